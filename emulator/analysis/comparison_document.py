@@ -8,7 +8,7 @@ from typing import Any
 from emulator.analysis.comparison import CellResult, Compared
 from emulator.analysis.spread import spread
 from emulator.scenario.comparison import Claim
-from emulator.simulation.summary import percent
+from emulator.simulation.overhead import percent
 from guest_model.release import followed
 
 SCHEMA = "fpr.compare/1"

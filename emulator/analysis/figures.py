@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 from emulator.scenario.units import SECOND
 from emulator.simulation.outcome import Outcome
+from emulator.simulation.overhead import overhead, percent, runtime_ns
 from emulator.simulation.phase_view import samples_within, within
-from emulator.simulation.summary import free_by_order, overhead, percent, runtime_ns
+from emulator.simulation.summary import free_by_order
 
 PAGEBLOCK_ORDER = 9
 """Free memory in smaller blocks counts as fragmented: no huge page fits in it."""
@@ -27,10 +28,13 @@ BETWEEN_RUNS = (
     "runtime_pct",
     "fault_pct",
     "worker_pct",
+    "balloon_pct",
     "runtime_ns",
     "fault_ns",
     "worker_ns",
-    "other_ns",
+    "balloon_ns",
+    "guest_ns",
+    "more_fault_bytes",
     "baseline_runtime_pct",
     "baseline_saved_byte_seconds",
 )
@@ -89,10 +93,13 @@ def figures(run: Found, control: Found, baseline: Found, reference: Found | None
         "runtime_pct": cost["runtime_pct"],
         "fault_pct": percent(cost["fault_ns"], expected),
         "worker_pct": percent(cost["worker_ns"], expected),
+        "balloon_pct": percent(cost["balloon_ns"], expected),
         "runtime_ns": cost["runtime_ns"],
         "fault_ns": cost["fault_ns"],
         "worker_ns": cost["worker_ns"],
-        "other_ns": cost["runtime_ns"] - cost["fault_ns"] - cost["worker_ns"],
+        "balloon_ns": cost["balloon_ns"],
+        "guest_ns": cost["guest_ns"],
+        "more_fault_bytes": cost["fault_bytes"],
         "discard_ns": host.discard_ns,
         "baseline_runtime_pct": against["runtime_pct"],
         "baseline_saved_byte_seconds": against["saved_byte_seconds"],

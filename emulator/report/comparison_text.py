@@ -35,6 +35,7 @@ COLUMNS: tuple[Column, ...] = (
     ("baseline_runtime_pct", "to baseline %", lambda value: f"{value:.3f}"),
     ("discard_ns", "discards", duration),
     ("worker_ns", "worker", duration),
+    ("balloon_ns", "balloon", duration),
     ("alloc_ns_p99", "alloc p99", duration),
     ("fragmented_pct", "fragmented %", _points),
     ("broken_lists", "broken lists", lambda value: f"{value:,}"),
@@ -46,7 +47,14 @@ NOTE = (
     "vCPUs' time; baseline: no reporting, with the first placement and the first values"
 )
 MAX_NOTE = 100
-OPTIONAL = ("capacity_vms", "control_capacity_vms", "oracle_share_pct", "broken_lists", "failures")
+OPTIONAL = (
+    "capacity_vms",
+    "control_capacity_vms",
+    "oracle_share_pct",
+    "balloon_ns",
+    "broken_lists",
+    "failures",
+)
 """Left out where no cell has any."""
 
 

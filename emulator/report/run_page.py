@@ -17,7 +17,7 @@ from emulator.report.page import folded, page, table, value
 from emulator.report.quantity import bounds, duration, gib_seconds, percent, plural, size
 from emulator.report.run_charts import Chart, figure, latency_chart, time_charts, tools
 from emulator.report.run_data import curves, packed_map
-from emulator.report.terminal import PARTS, way_of
+from emulator.report.terminal import PARTS, overhead_parts, way_of
 from emulator.simulation.summary import Summary, lookup, other_work
 
 SCRIPTS = ("view.js", "charts.js", "memory_map.js")
@@ -100,6 +100,7 @@ def _body(
         yield "<h2>What the guest felt</h2>"
         yield figure(latency, times)
     yield _resident(summary)
+    yield _overhead(summary)
     yield _work(summary)
     yield _vms(summary)
     yield from _settings(record)
@@ -250,6 +251,23 @@ def _resident(summary: Summary) -> str:
         '<div class="bar-chart" role="group" aria-label="Parts of the resident memory">'
         f"{''.join(rows)}</div>"
     )
+
+
+def _overhead(summary: Summary) -> str:
+    overhead = summary["overhead"]
+    if overhead is None or overhead["runtime_ns"] is None:
+        return ""
+    parts = [*overhead_parts(overhead), ("runtime_ns", "in all", overhead["runtime_ns"])]
+    without_ns = summary["cost"]["runtime_ns"] - overhead["runtime_ns"]
+    rows = [
+        [
+            escape(label),
+            value(f"overhead.{key}", ns, f"{ns:,}"),
+            percent(100 * ns / without_ns) if without_ns > 0 else "",
+        ]
+        for key, label, ns in parts
+    ]
+    return f"<h2>What it cost</h2>{table(['vCPU time', 'ns', 'of what it is without'], rows)}"
 
 
 def _work(summary: Summary) -> str:

@@ -144,6 +144,8 @@ def _overhead(document: Document) -> Iterator[tuple[str, str]]:
         ("", "overhead.runtime_ns", "in all, of which", duration),
         ("", "overhead.fault_ns", "host faults", duration),
         ("", "overhead.worker_ns", "reporting worker", duration),
+        ("", "overhead.balloon_ns", "balloon", duration),
+        ("", "overhead.guest_ns", "the guest's own work", duration),
         ("saved", "overhead.saved_byte_seconds", "of resident memory", gib_seconds),
         (
             "",

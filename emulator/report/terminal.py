@@ -153,14 +153,13 @@ def _overhead(summary: Summary) -> Iterator[str]:
     if overhead["runtime_pct"] is not None:
         text = f"{percent(overhead['runtime_pct'])} of the vCPUs' time, {text}"
     yield _row("overhead", text)
-    elsewhere = overhead["runtime_ns"] - overhead["fault_ns"] - overhead["worker_ns"]
-    for label, value in (
-        ("host faults", overhead["fault_ns"]),
-        ("reporting worker", overhead["worker_ns"]),
-        ("everything else", elsewhere),
-    ):
+    for _, label, value in overhead_parts(overhead):
         yield _row("", f"  {label:<18}{value:>16,} ns  {_share(value, summary)}")
+    small = _came_small(summary)
+    if overhead.get("guest_ns") and small:
+        yield _row("", small)
     yield _row("", f"on the host besides: {_discards(summary)}")
+    yield from _came_in(summary)
     price = overhead["fault_ns_per_saved_gib_second"]
     text = f"{gib_seconds(overhead['saved_byte_seconds'])} of resident memory"
     if price is not None:
@@ -179,6 +178,42 @@ def _discards(summary: Summary) -> str:
     if overhead["device_ns"]:
         text += f", device {overhead['device_ns']:,} ns"
     return text
+
+
+OVERHEAD = {
+    "fault_ns": "host faults",
+    "worker_ns": "reporting worker",
+    "balloon_ns": "balloon",
+    "guest_ns": "guest's own work",
+}
+"""Parts of `overhead.runtime_ns`, which add up to it."""
+
+
+def overhead_parts(overhead: Summary) -> Iterator[tuple[str, str, int]]:
+    """Key, words and ns of each part; no balloon where there was none, and what results of older
+    versions have."""
+    for key, label in OVERHEAD.items():
+        value = overhead.get(key)
+        if value is not None and (value or key != "balloon_ns"):
+            yield key, label, value
+
+
+def _came_small(summary: Summary) -> str:
+    """Why the guest's own work is not the same: single pages came in place of huge ones."""
+    mine, other = (side["guest"]["huge_fallbacks"] for side in (summary, summary["control"]))
+    if mine == other:
+        return ""
+    pages = plural(mine, "huge page")
+    return f"  ({pages} came as single ones, {other:,} {without(summary)})"
+
+
+def _came_in(summary: Summary) -> Iterator[str]:
+    """How much more the host had to bring in, beside what it had discarded before."""
+    more, again = summary["overhead"].get("fault_bytes"), summary["host"]["refault_bytes"]
+    if more is not None:
+        word, amount = ("more", more) if more >= 0 else ("less", -more)
+        text = f"{size(amount)} {word} than {without(summary)}"
+        yield _row("brought in", f"{text}; {size(again)} of it all had been discarded before")
 
 
 def _share(value_ns: int, summary: Summary) -> str:

@@ -70,8 +70,8 @@ _SIDE = {
     " footprint_byte_seconds swap_in_bytes swap_out_bytes oom_kills",
 }
 _COMPARISON = {
-    "overhead": "runtime_pct runtime_ns fault_ns worker_ns discard_ns device_ns"
-    " saved_byte_seconds fault_ns_per_saved_gib_second",
+    "overhead": "runtime_pct runtime_ns guest_ns fault_ns worker_ns balloon_ns discard_ns device_ns"
+    " fault_bytes saved_byte_seconds fault_ns_per_saved_gib_second",
     "capacity": "vms control_vms",
     "capacity.groups.N": "vms control_vms",
     "capacity.limits": "alloc_latency_p99_ns swap_per_second_bytes",

@@ -14,6 +14,7 @@ from emulator.simulation.balloon import BalloonWorker
 from emulator.simulation.clock import EventQueue
 from emulator.simulation.course import Course
 from emulator.simulation.events import Event, Events, Lane
+from emulator.simulation.fault_curve import FaultCurve
 from emulator.simulation.machine import Machine
 from emulator.simulation.tasks import UNITS, source_of
 from guest_model.vcpus import Stop, TaskView
@@ -35,6 +36,8 @@ class _Running:
     stream: Iterator[Ops]
     cpu: int
     start_ns: int
+    units: int = 0
+    fault_ns: int = 0
     live: bool = True
     exiting: bool = False
     killed: bool = False
@@ -57,6 +60,8 @@ class WorkloadResult:
     huge_fallbacks: int = 0
     start_ns: int = 0
     end_ns: int = 0
+    faults: FaultCurve = field(default_factory=FaultCurve)
+    """Of all its tasks, as far as they had come when they asked for operations."""
 
     def add(self, view: TaskView, *, killed: bool, now_ns: int) -> None:
         """Add a task that is over, or that the end of the run has cut off at `now_ns`."""
@@ -150,6 +155,7 @@ class Conductor:
     def refill(self, stop: Stop) -> None:
         """A task asks for operations."""
         running = self._running[stop.task]
+        self._look(stop.task, running)
         ops = None if running.exiting else next(running.stream, None)
         if ops is not None:
             self._machine.vcpus.refill(stop.task, ops)
@@ -227,9 +233,17 @@ class Conductor:
         running.exiting = True
         self._machine.vcpus.interrupt(index, now_ns, running.task.exit(running.first_owner))
 
+    def _look(self, index: int, running: _Running) -> TaskView:
+        """How far a task has come: a point of its workload's curve."""
+        view = self._machine.vcpus.task(index)
+        curve = self.phases[-1].workloads[running.workload].faults
+        curve.add(view.units - running.units, view.fault_ns - running.fault_ns)
+        running.units, running.fault_ns = view.units, view.fault_ns
+        return view
+
     def _add_result(self, index: int, running: _Running, now_ns: int) -> None:
         result = self.phases[-1].workloads[running.workload]
-        view = self._machine.vcpus.task(index)
+        view = self._look(index, running)
         result.add(view, killed=running.killed, now_ns=now_ns)
         if self._events is not None:
             facts = {"units": view.units, "busy_ns": view.busy_ns, "fault_ns": view.fault_ns}

@@ -135,7 +135,7 @@ def _add_accounts(
 
 def _add_work(total: WorkloadResult, work: WorkloadResult) -> None:
     for each in fields(WorkloadResult):
-        if each.name not in ("kind", "unit", "start_ns", "end_ns"):
+        if each.name not in ("kind", "unit", "start_ns", "end_ns", "faults"):
             setattr(total, each.name, getattr(total, each.name) + getattr(work, each.name))
     total.start_ns = min(total.start_ns, work.start_ns)
     total.end_ns = max(total.end_ns, work.end_ns)

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 import numpy as np
 
 from emulator.simulation.conductor import PhaseResult
-from emulator.simulation.outcome import Outcome
+from emulator.simulation.outcome import Outcome, VmOutcome
 from emulator.simulation.series import Series
 from host_model.backing.interface import HostCounters
 
@@ -34,6 +34,7 @@ def within(outcome: Outcome, name: str) -> Outcome:
         outcome,
         end_ns=duration_ns,
         phases=[phase],
+        vms=[_vm_within(vm, name) for vm in outcome.vms],
         host=HostCounters(**host),
         worker_ns=after.worker_ns - before.worker_ns,
         balloon_ns=after.balloon_ns - before.balloon_ns,
@@ -42,6 +43,12 @@ def within(outcome: Outcome, name: str) -> Outcome:
             "footprint_byte_seconds": np.array([0, host["footprint_byte_seconds"]], np.int64),
         },
     )
+
+
+def _vm_within(vm: VmOutcome, name: str) -> VmOutcome:
+    """A VM with that phase alone; with several groups, a phase's name begins with its group's."""
+    phases = [each for each in vm.outcome.phases if name in (each.name, f"{vm.group}: {each.name}")]
+    return replace(vm, outcome=replace(vm.outcome, phases=phases))
 
 
 def samples_within(outcome: Outcome, name: str) -> Series:

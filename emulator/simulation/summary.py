@@ -5,17 +5,15 @@ Nothing in it depends on the machine, the time or a path, unless costs were meas
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from emulator.scenario.metrics import is_sparse
 from emulator.scenario.model import Scenario
-from emulator.scenario.units import GIB, SECOND
+from emulator.scenario.units import SECOND
 from emulator.simulation.conductor import PhaseResult, WorkloadResult
 from emulator.simulation.fleet_summary import capacity, limit, vms
 from emulator.simulation.outcome import Outcome
+from emulator.simulation.overhead import counterparts, overhead, runtime_ns, steal_ns
 from emulator.simulation.series import FREE_BY_ORDER, Series, mean_over_time
 from emulator.virtio.features import PFN_BYTES
 from guest_model.allocator.memory_map import PAGE_BYTES
@@ -223,50 +221,6 @@ def _workload(work: WorkloadResult) -> Summary:
     }
 
 
-def runtime_ns(outcome: Outcome) -> int:
-    """Time in which vCPUs were busy: all tasks, their host faults, worker and balloon."""
-    work = sum(each.busy_ns for phase in outcome.phases for each in phase.workloads)
-    return work + outcome.worker_ns + outcome.balloon_ns
-
-
-def steal_ns(outcome: Outcome) -> int:
-    """Time in which tasks had work and no CPU of the host: beside the runtime."""
-    return sum(each.steal_ns for phase in outcome.phases for each in phase.workloads)
-
-
-def comparable_runtime_ns(run: Outcome, control: Outcome) -> int:
-    """What the control would have needed for as much work as the run did.
-
-    A loop without an end does less work in the same time; a job with an end takes longer for the
-    same work. Each workload's time in the control is scaled by the ratio of the units done.
-    """
-    total = control.balloon_ns
-    names, others = ([phase.name for phase in side.phases] for side in (run, control))
-    pairs = [
-        (phase, control.phases[at])
-        for phase, at in zip(run.phases, counterparts(names, others), strict=True)
-        if at is not None
-    ]
-    for mine, other in ((a, b) for x, y in pairs for a, b in zip(x.workloads, y.workloads)):  # noqa: B905
-        if other.units:
-            total += other.busy_ns * mine.units // other.units
-        else:
-            total += other.busy_ns
-    return total
-
-
-def counterparts(names: Sequence[str], others: Sequence[str]) -> list[int | None]:
-    """For each phase the place of the same one in the other run; None where that has none.
-
-    Of several VMs, those of a group may get further in one run than in the other: then later
-    groups' phases stand at other places.
-    """
-    places: dict[str, list[int]] = {}
-    for at, name in enumerate(others):
-        places.setdefault(name, []).append(at)
-    return [places[name].pop(0) if places.get(name) else None for name in names]
-
-
 def other_work(summary: Summary, number: int, index: int) -> tuple[str, Summary] | None:
     """The same workload in the control: its path in the summary, and what it did there."""
     if summary["control"] is None:
@@ -277,56 +231,6 @@ def other_work(summary: Summary, number: int, index: int) -> tuple[str, Summary]
         return None
     path = f"control.guest.phases.{at}.workloads.{index}"
     return path, others[at]["workloads"][index]
-
-
-def overhead(run: Outcome, control: Outcome) -> Summary:
-    """What reporting cost and what it saved: the difference of the two runs.
-
-    `runtime_ns` is the vCPU time that the work took beyond what the control needs for it; faults
-    and worker are parts of it. Discards run on the host beside the guest. Footprints are compared
-    up to the last sample that both runs have. Runs that were interrupted did not do the same work:
-    only what they saved until then can be compared.
-    """
-    saved = _saved_byte_seconds(run, control)
-    if not (run.complete and control.complete):
-        names = ("runtime_pct", "runtime_ns", "fault_ns", "worker_ns", "discard_ns", "device_ns")
-        return {
-            **dict.fromkeys(names),
-            "saved_byte_seconds": saved,
-            "fault_ns_per_saved_gib_second": None,
-        }
-    expected = comparable_runtime_ns(run, control)
-    extra = runtime_ns(run) - expected
-    fault_ns = run.host.fault_ns - control.host.fault_ns
-    return {
-        "runtime_pct": percent(extra, expected),
-        "runtime_ns": extra,
-        "fault_ns": fault_ns,
-        "worker_ns": run.worker_ns - control.worker_ns,
-        "discard_ns": run.host.discard_ns - control.host.discard_ns,
-        "device_ns": run.device_ns - control.device_ns,
-        "saved_byte_seconds": saved,
-        "fault_ns_per_saved_gib_second": fault_ns * GIB // saved if saved > 0 else None,
-    }
-
-
-def _saved_byte_seconds(run: Outcome, control: Outcome) -> int:
-    times = np.intersect1d(run.series["time_ns"], control.series["time_ns"])
-    if not len(times):
-        return 0
-    return _footprint_at(control, int(times[-1])) - _footprint_at(run, int(times[-1]))
-
-
-def _footprint_at(outcome: Outcome, time_ns: int) -> int:
-    index = int(np.searchsorted(outcome.series["time_ns"], time_ns))
-    return int(outcome.series["footprint_byte_seconds"][index])
-
-
-def percent(part: int, whole: int) -> float | None:
-    """To a thousandth, rounded by integers: the same on every machine."""
-    if whole <= 0:
-        return None
-    return (part * 200_000 + whole) // (2 * whole) / 1000
 
 
 def lookup(summary: Summary, metric: str) -> int | float | None:

@@ -16,8 +16,9 @@ from emulator.simulation.conductor import EndlessPhaseError
 from emulator.simulation.control import run_with_control
 from emulator.simulation.machine import GuestTooSmallError, Machine
 from emulator.simulation.outcome import Outcome
+from emulator.simulation.overhead import overhead
 from emulator.simulation.simulate import simulate
-from emulator.simulation.summary import overhead, summarize
+from emulator.simulation.summary import summarize
 from host_model.costs import PROFILES
 from tests.support import BOOT_TMPFS, SCENARIOS
 

@@ -11,17 +11,15 @@ import pytest
 
 from emulator.scenario.load import parse
 from emulator.simulation.conductor import PhaseResult, WorkloadResult
-from emulator.simulation.outcome import Outcome
+from emulator.simulation.fault_curve import MAX_POINTS, FaultCurve
+from emulator.simulation.outcome import Outcome, VmOutcome
+from emulator.simulation.overhead import counterparts, expected, overhead, runtime_ns
 from emulator.simulation.series import mean_over_time
 from emulator.simulation.summary import (
     check_expectations,
-    comparable_runtime_ns,
-    counterparts,
     free_by_order,
     lookup,
     other_work,
-    overhead,
-    runtime_ns,
 )
 from host_model.backing.interface import HostCounters
 
@@ -29,11 +27,17 @@ GIB = 1 << 30
 
 
 def outcome(
-    *work: tuple[int, int], worker_ns: int = 0, samples: Any = ((0, 0), (10, 0)), **host: int
+    *work: tuple[int, ...], worker_ns: int = 0, samples: Any = ((0, 0), (10, 0)), **host: int
 ) -> Outcome:
-    """A run of one phase; `work` is (units, busy ns) of each workload, `samples` the footprint."""
+    """A run of one phase; `work` is (units, busy ns, ns of host faults) of each workload,
+    `samples` the footprint."""
     counters = {field.name: host.get(field.name, 0) for field in fields(HostCounters)}
-    workloads = [WorkloadResult("any", "pages", units=n, busy_ns=ns) for n, ns in work]
+    workloads = []
+    for units, busy_ns, *faults in work:
+        fault_ns = sum(faults)
+        one = WorkloadResult("any", "pages", units=units, busy_ns=busy_ns, fault_ns=fault_ns)
+        one.faults.add(units, fault_ns)
+        workloads.append(one)
     times, footprints = zip(*samples, strict=True)
     return Outcome(
         complete=True,
@@ -74,7 +78,7 @@ def test_interrupted_runs_are_compared_by_what_they_saved_only() -> None:
 def test_a_loop_without_an_end_does_less() -> None:
     """90 units in the time of 100: the control needs 90 % of its time for them."""
     run, control = outcome((90, 1000)), outcome((100, 1000))
-    assert comparable_runtime_ns(run, control) == 900
+    assert expected(run, control).runtime_ns == 900
     assert overhead(run, control)["runtime_pct"] == 11.111
 
 
@@ -82,8 +86,80 @@ def test_each_workload_is_scaled_by_its_own_units() -> None:
     """Pages of one and operations of another are never added up."""
     run = outcome((50, 500), (1000, 80), (0, 3))
     control = outcome((100, 1000), (1000, 70), (0, 2))
-    assert comparable_runtime_ns(run, control) == 500 + 70 + 2
+    assert expected(run, control).runtime_ns == 500 + 70 + 2
     assert overhead(run, control)["runtime_ns"] == 11
+
+
+def test_the_example_of_the_docs() -> None:
+    """docs/results.md: two loops that share a vCPU, and a job; in ms."""
+    text = (Path(__file__).parents[2] / "docs" / "results.md").read_text()
+    run = outcome((900, 4980, 3180), (400, 5000, 200), (300, 2600, 2000), worker_ns=20)
+    control = outcome((2000, 5000, 1000), (400, 5000, 200), (300, 1000, 400))
+    curve = FaultCurve()
+    for units, fault_ns in ((500, 1000), (700, 0), (800, 0)):
+        curve.add(units, fault_ns)
+    control.phases[0].workloads[0].faults = curve
+    assert expected(run, control).runtime_ns == 8800
+    found = overhead(run, control)
+    assert found["runtime_pct"] == 43.182
+    parts = [found[name] for name in ("fault_ns", "worker_ns", "balloon_ns", "guest_ns")]
+    assert parts == [3780, 20, 0, 0]
+    assert found["runtime_ns"] == sum(parts)
+    for figure in ("8,800 ms", "43.182 %", "3,780 ms"):
+        assert figure in text
+
+
+def test_first_touches_are_not_scaled() -> None:
+    """A loop that did a tenth of the control's rounds touched as much memory for the first time."""
+    control = outcome((10_000, 6000))
+    curve = control.phases[0].workloads[0].faults = FaultCurve()
+    curve.add(800, 4000)
+    curve.add(9200, 0)
+    control.phases[0].workloads[0].fault_ns = 4000
+    assert expected(outcome((1000, 9000)), control).runtime_ns == 200 + 4000
+    assert expected(outcome((400, 9000)), control).runtime_ns == 80 + 2000, "it had only begun"
+    assert expected(outcome((20_000, 9000)), control).runtime_ns == 4000 + 4000
+
+
+def test_a_curve_of_faults_goes_on_as_it_did_last() -> None:
+    """Swap-ins come back with each round; nothing that came before the first half counts."""
+    curve = FaultCurve()
+    curve.add(100, 900)
+    for _ in range(10):
+        curve.add(90, 45)
+    assert curve.at(1000) == 1350
+    assert curve.at(2000) == 1350 + 500
+    assert [curve.at(units) for units in (0, 50, 100, 145, 999)] == [0, 450, 900, 922, 1349]
+    assert FaultCurve().at(7) == 0
+
+
+def test_a_curve_of_faults_stays_small() -> None:
+    """Its ends stay, and what it says in between."""
+    curve = FaultCurve()
+    for _ in range(10 * MAX_POINTS):
+        curve.add(3, 7)
+    assert len(curve.units) <= MAX_POINTS
+    assert curve.at(30 * MAX_POINTS) == 70 * MAX_POINTS
+    assert abs(curve.at(15 * MAX_POINTS) - 35 * MAX_POINTS) <= 7
+
+
+def test_each_vm_is_compared_with_its_own() -> None:
+    """The first one to leave in the run is the last one in the control."""
+    sides = []
+    for works in ({"a": (10, 500), "b": (20, 90)}, {"b": (40, 100), "a": (10, 400)}):
+        side = outcome(*works.values())
+        side.vms = [VmOutcome(n, "vm", 0, 10, "at_end", outcome(w)) for n, w in works.items()]
+        sides.append(side)
+    assert expected(*sides).runtime_ns == 400 + 50
+
+
+def test_a_balloon_has_its_own_account() -> None:
+    """Nobody else is charged for it."""
+    run, control = outcome((7, 110), worker_ns=5), outcome((7, 100))
+    run.balloon_ns, control.balloon_ns = 31, 1
+    found = overhead(run, control)
+    assert (found["balloon_ns"], found["worker_ns"], found["guest_ns"]) == (30, 5, 10)
+    assert found["runtime_ns"] == 45
 
 
 def test_a_phase_is_compared_with_its_own_in_the_control() -> None:
@@ -92,7 +168,7 @@ def test_a_phase_is_compared_with_its_own_in_the_control() -> None:
     run.phases = [replace(run.phases[0], name=name) for name in ("a: 1", "a: 2", "b: 1")]
     control.phases = [replace(control.phases[0], name="a: 1"), outcome((20, 30)).phases[0]]
     control.phases[1].name = "b: 1"
-    assert comparable_runtime_ns(run, control) == 400 + 15
+    assert expected(run, control).runtime_ns == 400 + 15
     sides = [
         {"phases": [{"name": p.name, "workloads": [p.name]} for p in s.phases]}
         for s in (run, control)
@@ -113,8 +189,8 @@ def test_a_guest_that_does_nothing_has_no_percentage() -> None:
 
 def test_footprints_are_compared_up_to_the_last_common_sample() -> None:
     """The longer run is not charged for its length."""
-    run = outcome(samples=((0, 0), (10, 2 * GIB), (17, 5 * GIB)), fault_ns=300)
-    control = outcome(samples=((0, 0), (10, 4 * GIB), (15, 9 * GIB)), fault_ns=100)
+    run = outcome((1, 400, 300), samples=((0, 0), (10, 2 * GIB), (17, 5 * GIB)))
+    control = outcome((1, 200, 100), samples=((0, 0), (10, 4 * GIB), (15, 9 * GIB)))
     result = overhead(run, control)
     assert result["saved_byte_seconds"] == 2 * GIB
     assert result["fault_ns_per_saved_gib_second"] == 100
