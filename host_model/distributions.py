@@ -26,6 +26,9 @@ _NAMES = ("min", "p50", "p90", "p99", "p99_9", "max")
 _MAX_GROWTH_PPM = 100_000_000  # a hundredfold for each vCPU
 
 Nanoseconds = Annotated[int, Field(ge=0, le=lib.FPR_COST_MAX_NS)]
+Uncertainty = Annotated[
+    float, Field(ge=1, le=1000, description="the true value is off by at most this factor")
+]
 Source = Annotated[str, Field(min_length=1, description="where the figure comes from")]
 
 
@@ -97,6 +100,7 @@ class Distribution(_Points):
     """A cost in nanoseconds by percentile."""
 
     source: Source
+    uncertainty: Uncertainty | None = None
 
 
 def _fill(steps: Any, points: Sequence[tuple[int, _Points]]) -> None:
@@ -191,10 +195,11 @@ class Figure(Strict):
 
     value: Annotated[int, Field(ge=0, le=lib.FPR_COST_MAX_NS)]
     source: Source
+    uncertainty: Uncertainty | None = None
 
     def scaled(self, factor: float) -> Figure:
         """`factor` times as much."""
-        return Figure(value=_times(factor)(self.value), source=self.source)
+        return self.model_copy(update={"value": _times(factor)(self.value)})
 
 
 class Growth(Strict):
@@ -202,3 +207,9 @@ class Growth(Strict):
 
     value: Annotated[int, Field(ge=0, le=_MAX_GROWTH_PPM)]
     source: Source
+    uncertainty: Uncertainty | None = None
+
+    def scaled(self, factor: float) -> Growth:
+        """`factor` times as much."""
+        value = min(int(self.value * factor), _MAX_GROWTH_PPM)
+        return self.model_copy(update={"value": value})

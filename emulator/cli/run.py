@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import structlog
 
-from emulator.cli import complete, options, run_seeds
+from emulator.cli import complete, options, run_seeds, run_sensitivity
 from emulator.cli.finish import finish
 from emulator.cli.interrupt import interruptible
 from emulator.cli.main import Exit
@@ -37,7 +37,12 @@ from emulator.simulation.summary import summarize
 @options.replaced()
 @options.seed()
 @options.seeds("Run it with each of these seeds, 1..5 or 1,2,7: medians with their spread.")
-@options.jobs("With --seeds: runs at a time. Default: one a core.")
+@click.option(
+    "--sensitivity",
+    is_flag=True,
+    help="Vary each cost by its uncertainty: how the answer moves with it.",
+)
+@options.jobs("With --seeds or --sensitivity: runs at a time. Default: one a core.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved scenario, and run nothing.")
 @options.as_json("summary.json")
 @options.output()
@@ -48,6 +53,7 @@ def command(
     sets: tuple[str, ...],
     seed: int | None,
     seeds: str | None,
+    sensitivity: bool,
     jobs: int | None,
     dry_run: bool,
     as_json: bool,
@@ -60,7 +66,9 @@ def command(
     Exits with 1 if an expectation of the scenario fails. Ctrl-C and SIGTERM end both runs and keep
     what they found, marked as incomplete.
     """
-    _check_together(seeds, {"--seed": seed is not None, "--dry-run": dry_run, "--trace": trace})
+    of_one = {"--dry-run": dry_run, "--trace": trace}
+    _check_together("--seeds", seeds is not None, {"--seed": seed is not None, **of_one})
+    _check_together("--sensitivity", sensitivity, {"--seeds": seeds is not None, **of_one})
     if seed is not None:
         sets = (*sets, f"seed={seed}")
     source = read_source(Path(path))
@@ -71,9 +79,11 @@ def command(
         click.echo(json.dumps(resolved, indent=2, ensure_ascii=False))
         return Exit.OK
     with_control = not no_control
+    given = run_seeds.Given(source, sets, scenario, with_control, as_json, output)
     if seeds is not None:
-        given = run_seeds.Given(source, sets, scenario, with_control, as_json, output)
         return run_seeds.run(given, seeds, jobs)
+    if sensitivity:
+        return run_sensitivity.run(given, jobs)
     if scenario.guest.kind == "linux":
         return _run_real(scenario, as_json, output)
     return _run_model(source, sets, scenario, with_control, _events(trace), as_json, output)
@@ -143,11 +153,11 @@ def _events(trace: bool) -> Events | None:
     return Events()
 
 
-def _check_together(seeds: str | None, others: dict[str, bool]) -> None:
-    """Options that are of one run do not go with several seeds."""
+def _check_together(several: str, wanted: bool, others: dict[str, bool]) -> None:
+    """Options that are of one run do not go with one that makes several."""
     for name, given in others.items():
-        if seeds is not None and given:
-            raise click.UsageError(f"--seeds and {name}: {name} is of a single run; leave one out")
+        if wanted and given:
+            raise click.UsageError(f"{several} and {name}: {name} is of one run; leave one out")
 
 
 def _check_expectations(scenario: Scenario, no_control: bool) -> None:

@@ -21,7 +21,9 @@ from emulator.simulation.outcome import Outcome
 from emulator.simulation.summary import Summary
 
 COMPARISON, TRUTH, SEEDS = "compare.json", "truth.json", "seeds.json"
-"""The documents of comparisons, of truth checks, and of a scenario with several seeds."""
+SENSITIVITY = "sensitivity.json"
+"""The documents of comparisons, of truth checks, of a scenario with several seeds, and of one whose
+costs were varied."""
 
 
 def keep_run(

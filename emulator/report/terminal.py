@@ -46,6 +46,7 @@ def render(
     lines.append(_row("kernel", kernels(summary)))
     lines += _resident(summary)
     lines += _expectations(summary)
+    lines += _rests_on(summary)
     return "\n".join(lines)
 
 
@@ -255,6 +256,14 @@ def _resident(summary: Summary) -> Iterator[str]:
         if summary["explain"].get(key):  # of a real guest, only the sum is known
             yield _row(label, f"{size(summary['explain'][key]):>9}  {text}")
             label = ""
+
+
+def _rests_on(summary: Summary) -> Iterator[str]:
+    """The cost that decides, where it is an estimate."""
+    found = summary["rests_on"]
+    if found is not None:
+        what = f"most of the overhead is {found['cost']}, which is an estimate"
+        yield _row("rests on", f"{what}: fpr run --sensitivity shows what follows from it")
 
 
 def _expectations(summary: Summary) -> Iterator[str]:

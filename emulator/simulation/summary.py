@@ -14,6 +14,7 @@ from emulator.simulation.conductor import PhaseResult, WorkloadResult
 from emulator.simulation.fleet_summary import capacity, limit, vms
 from emulator.simulation.outcome import Outcome
 from emulator.simulation.overhead import counterparts, overhead, runtime_ns, steal_ns
+from emulator.simulation.rests_on import rests_on
 from emulator.simulation.series import FREE_BY_ORDER, Series, mean_over_time
 from emulator.virtio.features import PFN_BYTES
 from guest_model.allocator.memory_map import PAGE_BYTES
@@ -50,6 +51,7 @@ def summarize(scenario: Scenario, run: Outcome, control: Outcome | None) -> Summ
         **_side(scenario, run),
         "control": None if control is None else _side(scenario, control),
         "overhead": None if control is None or run.capacity else overhead(run, control),
+        "rests_on": rests_on(scenario, run, control),
         "explain": run.explain,
     }
     if run.capacity is not None:

@@ -100,7 +100,7 @@ def test_a_run_writes_its_folder_and_says_what_it_found(small: Path, tmp_path: P
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["schema"] == "fpr.summary/1"
     top = "schema scenario seed complete measured guest reporting device host cost control"
-    assert list(summary) == [*top.split(), "overhead", "explain", "expect"]
+    assert list(summary) == [*top.split(), "overhead", "rests_on", "explain", "expect"]
     for section, keys in FIXED_KEYS.items():
         assert keys <= set(summary[section])
         assert keys <= set(summary["control"][section])
