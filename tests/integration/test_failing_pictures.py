@@ -244,7 +244,7 @@ def test_fpr_truth(
     seen = break_drawing(truth_page, "curves", out)
     if not reporting:
         monkeypatch.setattr(
-            truth, "run_model", lambda scenario, _: (simulate(scenario, reporting=False), [])
+            truth, "run_model", lambda scenario, *_: (simulate(scenario, reporting=False), [])
         )
     assert run(["-q", "truth", str(path), "-o", str(out)]) == code
     told = capsys.readouterr()
