@@ -7,6 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +194,17 @@ def test_a_mistake_in_an_option_is_named(small: Path, option: tuple[str, str], s
     assert done.stdout == ""
 
 
+@contextmanager
+def closing_after(seconds: float, process: subprocess.Popen[str]) -> Iterator[None]:
+    """A line that does not come fails the test; it does not stop it for ever."""
+    timer = threading.Timer(seconds, process.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def test_interrupt_keeps_what_is_done(tmp_path: Path) -> None:
     """Ctrl-C: the cell that was ready, run and reference, is there; the other is missing, and it
     says so."""
@@ -204,11 +218,11 @@ def test_interrupt_keeps_what_is_done(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "FPR_LOG": "json"},
     )
     assert process.stderr is not None
-    while "done=2" not in process.stderr.readline():
-        assert process.poll() is None
+    with closing_after(120, process):
+        while "done=2" not in process.stderr.readline():
+            assert process.poll() is None
     os.kill(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == Exit.INTERRUPTED, err
