@@ -21,9 +21,9 @@ static void look(const struct fpr_map *map, struct fpr_chunk_range range, struct
     fpr_map_look(map, range, bits->resident);
     if (state & FPR_MAP_SEEN_ALL)
         memset(bits->seen, 0xff, sizeof bits->seen);
-    else if (state)
+    else if (state & FPR_MAP_SEEN)
         memcpy(bits->seen, map->pages[range.chunk].seen, sizeof bits->seen);
-    else /* never touched: its words may not even be paged in */
+    else /* never resident: its words may not even be paged in */
         memset(bits->seen, 0, sizeof bits->seen);
 }
 

@@ -215,7 +215,7 @@ struct fpr_chunk_faults fpr_map_populate(struct fpr_map *map, struct fpr_chunk_r
     }
     if (faults.pages == 0)
         return faults;
-    *state |= FPR_MAP_SOME | FPR_MAP_TABLE;
+    *state |= FPR_MAP_SOME | FPR_MAP_TABLE | FPR_MAP_SEEN;
     if (all == ~(uint64_t)0)
         *state |= FPR_MAP_FULL;
     if (seen_all == ~(uint64_t)0)

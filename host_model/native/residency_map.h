@@ -26,6 +26,7 @@
 /* Some of it was freed lazily: resident until the host needs memory, or until it is touched. Of
  * a huge page all of it, and lazy[] does not count. */
 #define FPR_MAP_LAZY 32u
+#define FPR_MAP_SEEN 64u /* some were resident at some time: seen[] counts */
 
 struct fpr_map_pages {
     uint64_t resident[FPR_PAGE_WORDS];
