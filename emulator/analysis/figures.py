@@ -55,8 +55,7 @@ def digest(outcome: Outcome, phase: str | None) -> Found:
     """Reduce an outcome to what figures need: of one phase, or (None) of all of it."""
     if phase is None:
         series = outcome.series
-        kept = {name: series[name] for name in ("time_ns", "footprint_byte_seconds")}
-        part = replace(outcome, series=kept)
+        part = replace(outcome, series={})
     else:
         series = samples_within(outcome, phase)
         part = within(outcome, phase)

@@ -608,6 +608,7 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 #include "host_model/native/host.h"
 #include "host_model/native/pressure.h"
 #include "host_model/native/host_load.h"
+#include "host_model/native/footprint.h"
 #include "host_model/native/residency.h"
 #include "host_model/native/oracle.h"
 #include "guest_model/native/vcpu.h"
@@ -621,7 +622,7 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 /************************************************************/
 
 static void *_cffi_types[] = {
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 947), // enum fpr_discard_failure()(int)
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 985), // enum fpr_discard_failure()(int)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
 /*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(int, uint64_t, uint64_t, uint64_t, struct fpr_shared_map *)
@@ -629,14 +630,14 @@ static void *_cffi_types[] = {
 /*  5 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 /*  6 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /*  7 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 1033), // struct fpr_shared_map *
+/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 1072), // struct fpr_shared_map *
 /*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *)
-/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 973), // struct fpr_allocator *
+/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 1011), // struct fpr_allocator *
 /* 12 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 13 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t)
 /* 14 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 976), // struct fpr_block const *
+/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 1014), // struct fpr_block const *
 /* 16 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /* 17 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 18 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
@@ -647,7 +648,7 @@ static void *_cffi_types[] = {
 /* 23 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_random *, uint32_t, uint64_t, uint64_t *, uint64_t)
 /* 25 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 1013), // struct fpr_random *
+/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 1052), // struct fpr_random *
 /* 27 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 28 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 29 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t *
@@ -655,14 +656,14 @@ static void *_cffi_types[] = {
 /* 31 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
 /* 33 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 1041), // struct fpr_trace_event const *
-/* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 1079), // uint8_t const *
+/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 1080), // struct fpr_trace_event const *
+/* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 1118), // uint8_t const *
 /* 36 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 37 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
 /* 38 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t *
 /* 39 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 40 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 1021), // struct fpr_replay_model_stats *
+/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 1060), // struct fpr_replay_model_stats *
 /* 42 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 43 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint8_t *, uint64_t *, struct fpr_replay_frames_stats *)
 /* 44 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -670,9 +671,9 @@ static void *_cffi_types[] = {
 /* 46 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 47 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 48 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
-/* 49 */ _CFFI_OP(_CFFI_OP_POINTER, 1079), // uint8_t *
+/* 49 */ _CFFI_OP(_CFFI_OP_POINTER, 1118), // uint8_t *
 /* 50 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 51 */ _CFFI_OP(_CFFI_OP_POINTER, 1020), // struct fpr_replay_frames_stats *
+/* 51 */ _CFFI_OP(_CFFI_OP_POINTER, 1059), // struct fpr_replay_frames_stats *
 /* 52 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 53 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t)
 /* 54 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -681,13 +682,13 @@ static void *_cffi_types[] = {
 /* 57 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
 /* 58 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 59 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 1051), // struct fpr_zone_config const *
+/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 1090), // struct fpr_zone_config const *
 /* 61 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 62 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, struct fpr_block *, uint64_t *, uint32_t *, uint64_t *)
 /* 63 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 64 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 65 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 976), // struct fpr_block *
+/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 1014), // struct fpr_block *
 /* 67 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 68 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 69 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
@@ -696,7 +697,7 @@ static void *_cffi_types[] = {
 /* 72 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 73 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 74 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 75 */ _CFFI_OP(_CFFI_OP_POINTER, 1009), // struct fpr_pcp_demand const *
+/* 75 */ _CFFI_OP(_CFFI_OP_POINTER, 1048), // struct fpr_pcp_demand const *
 /* 76 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 77 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *)
 /* 78 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -799,11 +800,11 @@ static void *_cffi_types[] = {
 /* 175 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 176 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 177 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *)
-/* 178 */ _CFFI_OP(_CFFI_OP_POINTER, 973), // struct fpr_allocator const *
+/* 178 */ _CFFI_OP(_CFFI_OP_POINTER, 1011), // struct fpr_allocator const *
 /* 179 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 180 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, char *, size_t)
 /* 181 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
-/* 182 */ _CFFI_OP(_CFFI_OP_POINTER, 945), // char *
+/* 182 */ _CFFI_OP(_CFFI_OP_POINTER, 983), // char *
 /* 183 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
 /* 184 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 185 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, struct fpr_block const *, uint32_t, uint32_t *)
@@ -815,7 +816,7 @@ static void *_cffi_types[] = {
 /* 191 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
 /* 192 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
 /* 193 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 194 */ _CFFI_OP(_CFFI_OP_POINTER, 1052), // struct fpr_zone_state *
+/* 194 */ _CFFI_OP(_CFFI_OP_POINTER, 1091), // struct fpr_zone_state *
 /* 195 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 196 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t *)
 /* 197 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
@@ -851,7 +852,7 @@ static void *_cffi_types[] = {
 /* 227 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
 /* 228 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 229 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
-/* 230 */ _CFFI_OP(_CFFI_OP_POINTER, 974), // struct fpr_allocator_config const *
+/* 230 */ _CFFI_OP(_CFFI_OP_POINTER, 1012), // struct fpr_allocator_config const *
 /* 231 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
 /* 232 */ _CFFI_OP(_CFFI_OP_POINTER, 11), // struct fpr_allocator * *
 /* 233 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -859,34 +860,34 @@ static void *_cffi_types[] = {
 /* 235 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
 /* 236 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 237 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 238 */ _CFFI_OP(_CFFI_OP_POINTER, 1032), // struct fpr_segment *
+/* 238 */ _CFFI_OP(_CFFI_OP_POINTER, 1071), // struct fpr_segment *
 /* 239 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 240 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_cursor *, uint8_t *, uint64_t, uint64_t *, struct fpr_message_account *)
-/* 241 */ _CFFI_OP(_CFFI_OP_POINTER, 988), // struct fpr_guest_memory const *
-/* 242 */ _CFFI_OP(_CFFI_OP_POINTER, 977), // struct fpr_chain const *
-/* 243 */ _CFFI_OP(_CFFI_OP_POINTER, 1025), // struct fpr_report_cursor *
+/* 241 */ _CFFI_OP(_CFFI_OP_POINTER, 1027), // struct fpr_guest_memory const *
+/* 242 */ _CFFI_OP(_CFFI_OP_POINTER, 1015), // struct fpr_chain const *
+/* 243 */ _CFFI_OP(_CFFI_OP_POINTER, 1064), // struct fpr_report_cursor *
 /* 244 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 245 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 246 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 247 */ _CFFI_OP(_CFFI_OP_POINTER, 998), // struct fpr_message_account *
+/* 247 */ _CFFI_OP(_CFFI_OP_POINTER, 1037), // struct fpr_message_account *
 /* 248 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 249 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
 /* 250 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
 /* 251 */ _CFFI_OP(_CFFI_OP_NOOP, 242),
-/* 252 */ _CFFI_OP(_CFFI_OP_POINTER, 1026), // struct fpr_report_rules const *
+/* 252 */ _CFFI_OP(_CFFI_OP_POINTER, 1065), // struct fpr_report_rules const *
 /* 253 */ _CFFI_OP(_CFFI_OP_NOOP, 243),
-/* 254 */ _CFFI_OP(_CFFI_OP_POINTER, 1015), // struct fpr_range *
+/* 254 */ _CFFI_OP(_CFFI_OP_POINTER, 1054), // struct fpr_range *
 /* 255 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 256 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 257 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 258 */ _CFFI_OP(_CFFI_OP_POINTER, 1024), // struct fpr_report_account *
+/* 258 */ _CFFI_OP(_CFFI_OP_POINTER, 1063), // struct fpr_report_account *
 /* 259 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 260 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_balloon_account *)
 /* 261 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
-/* 262 */ _CFFI_OP(_CFFI_OP_POINTER, 1008), // struct fpr_page_set *
+/* 262 */ _CFFI_OP(_CFFI_OP_POINTER, 1047), // struct fpr_page_set *
 /* 263 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t const *
 /* 264 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 265 */ _CFFI_OP(_CFFI_OP_POINTER, 975), // struct fpr_balloon_account *
+/* 265 */ _CFFI_OP(_CFFI_OP_POINTER, 1013), // struct fpr_balloon_account *
 /* 266 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 267 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_segment *, uint32_t *, struct fpr_balloon_account *)
 /* 268 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
@@ -922,29 +923,29 @@ static void *_cffi_types[] = {
 /* 298 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
 /* 299 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
 /* 300 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 301 */ _CFFI_OP(_CFFI_OP_POINTER, 1082), // void *
+/* 301 */ _CFFI_OP(_CFFI_OP_POINTER, 1121), // void *
 /* 302 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 303 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 304 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
 /* 305 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
 /* 306 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 307 */ _CFFI_OP(_CFFI_OP_POINTER, 1082), // void const *
+/* 307 */ _CFFI_OP(_CFFI_OP_POINTER, 1121), // void const *
 /* 308 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 309 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 310 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
-/* 311 */ _CFFI_OP(_CFFI_OP_POINTER, 990), // struct fpr_host_costs const *
+/* 311 */ _CFFI_OP(_CFFI_OP_POINTER, 1029), // struct fpr_host_costs const *
 /* 312 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 313 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_load *, uint64_t)
-/* 314 */ _CFFI_OP(_CFFI_OP_POINTER, 992), // struct fpr_host_load *
+/* 314 */ _CFFI_OP(_CFFI_OP_POINTER, 1031), // struct fpr_host_load *
 /* 315 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 316 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 317 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure *)
-/* 318 */ _CFFI_OP(_CFFI_OP_POINTER, 993), // struct fpr_measure *
+/* 318 */ _CFFI_OP(_CFFI_OP_POINTER, 1032), // struct fpr_measure *
 /* 319 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 320 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure *, struct fpr_measure_order const *, struct fpr_histogram *, struct fpr_histogram *, struct fpr_histogram *)
 /* 321 */ _CFFI_OP(_CFFI_OP_NOOP, 318),
-/* 322 */ _CFFI_OP(_CFFI_OP_POINTER, 995), // struct fpr_measure_order const *
-/* 323 */ _CFFI_OP(_CFFI_OP_POINTER, 989), // struct fpr_histogram *
+/* 322 */ _CFFI_OP(_CFFI_OP_POINTER, 1034), // struct fpr_measure_order const *
+/* 323 */ _CFFI_OP(_CFFI_OP_POINTER, 1028), // struct fpr_histogram *
 /* 324 */ _CFFI_OP(_CFFI_OP_NOOP, 323),
 /* 325 */ _CFFI_OP(_CFFI_OP_NOOP, 323),
 /* 326 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -953,16 +954,16 @@ static void *_cffi_types[] = {
 /* 329 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 330 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 331 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure_config const *, struct fpr_measure * *)
-/* 332 */ _CFFI_OP(_CFFI_OP_POINTER, 994), // struct fpr_measure_config const *
+/* 332 */ _CFFI_OP(_CFFI_OP_POINTER, 1033), // struct fpr_measure_config const *
 /* 333 */ _CFFI_OP(_CFFI_OP_POINTER, 318), // struct fpr_measure * *
 /* 334 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 335 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 336 */ _CFFI_OP(_CFFI_OP_POINTER, 1002), // struct fpr_oracle *
+/* 336 */ _CFFI_OP(_CFFI_OP_POINTER, 1041), // struct fpr_oracle *
 /* 337 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
 /* 338 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 339 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 340 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 341 */ _CFFI_OP(_CFFI_OP_POINTER, 985), // struct fpr_discard_outcome *
+/* 341 */ _CFFI_OP(_CFFI_OP_POINTER, 1023), // struct fpr_discard_outcome *
 /* 342 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 343 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t, uint64_t, uint64_t)
 /* 344 */ _CFFI_OP(_CFFI_OP_NOOP, 336),
@@ -971,7 +972,7 @@ static void *_cffi_types[] = {
 /* 347 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 348 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 349 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle const *, uint64_t const *, uint64_t const *, uint64_t, uint64_t, uint64_t *, uint64_t)
-/* 350 */ _CFFI_OP(_CFFI_OP_POINTER, 1002), // struct fpr_oracle const *
+/* 350 */ _CFFI_OP(_CFFI_OP_POINTER, 1041), // struct fpr_oracle const *
 /* 351 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
 /* 352 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
 /* 353 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
@@ -986,20 +987,20 @@ static void *_cffi_types[] = {
 /* 362 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 363 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 364 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *)
-/* 365 */ _CFFI_OP(_CFFI_OP_POINTER, 1004), // struct fpr_packed_driver *
+/* 365 */ _CFFI_OP(_CFFI_OP_POINTER, 1043), // struct fpr_packed_driver *
 /* 366 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 367 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
 /* 368 */ _CFFI_OP(_CFFI_OP_NOOP, 365),
 /* 369 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
-/* 370 */ _CFFI_OP(_CFFI_OP_POINTER, 1030), // struct fpr_ring_layout const *
-/* 371 */ _CFFI_OP(_CFFI_OP_POINTER, 986), // struct fpr_driver_slot *
+/* 370 */ _CFFI_OP(_CFFI_OP_POINTER, 1069), // struct fpr_ring_layout const *
+/* 371 */ _CFFI_OP(_CFFI_OP_POINTER, 1024), // struct fpr_driver_slot *
 /* 372 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 373 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 374 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 375 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 376 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_segment const *, uint32_t, uint64_t)
 /* 377 */ _CFFI_OP(_CFFI_OP_NOOP, 365),
-/* 378 */ _CFFI_OP(_CFFI_OP_POINTER, 1032), // struct fpr_segment const *
+/* 378 */ _CFFI_OP(_CFFI_OP_POINTER, 1071), // struct fpr_segment const *
 /* 379 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 380 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 381 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -1013,7 +1014,7 @@ static void *_cffi_types[] = {
 /* 389 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 390 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 391 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *)
-/* 392 */ _CFFI_OP(_CFFI_OP_POINTER, 1007), // struct fpr_packed_ring *
+/* 392 */ _CFFI_OP(_CFFI_OP_POINTER, 1046), // struct fpr_packed_ring *
 /* 393 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 394 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *)
 /* 395 */ _CFFI_OP(_CFFI_OP_NOOP, 392),
@@ -1022,7 +1023,7 @@ static void *_cffi_types[] = {
 /* 398 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
 /* 399 */ _CFFI_OP(_CFFI_OP_NOOP, 392),
 /* 400 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
-/* 401 */ _CFFI_OP(_CFFI_OP_POINTER, 977), // struct fpr_chain *
+/* 401 */ _CFFI_OP(_CFFI_OP_POINTER, 1015), // struct fpr_chain *
 /* 402 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 403 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint32_t)
 /* 404 */ _CFFI_OP(_CFFI_OP_NOOP, 392),
@@ -1040,21 +1041,21 @@ static void *_cffi_types[] = {
 /* 416 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 417 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 418 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *)
-/* 419 */ _CFFI_OP(_CFFI_OP_POINTER, 1007), // struct fpr_packed_ring const *
+/* 419 */ _CFFI_OP(_CFFI_OP_POINTER, 1046), // struct fpr_packed_ring const *
 /* 420 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 421 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *, uint32_t *)
 /* 422 */ _CFFI_OP(_CFFI_OP_NOOP, 419),
 /* 423 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 424 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 425 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure const *)
-/* 426 */ _CFFI_OP(_CFFI_OP_POINTER, 1010), // struct fpr_pressure const *
+/* 426 */ _CFFI_OP(_CFFI_OP_POINTER, 1049), // struct fpr_pressure const *
 /* 427 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 428 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure_config const *, struct fpr_pressure * *)
-/* 429 */ _CFFI_OP(_CFFI_OP_POINTER, 1011), // struct fpr_pressure_config const *
+/* 429 */ _CFFI_OP(_CFFI_OP_POINTER, 1050), // struct fpr_pressure_config const *
 /* 430 */ _CFFI_OP(_CFFI_OP_POINTER, 481), // struct fpr_pressure * *
 /* 431 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 432 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 433 */ _CFFI_OP(_CFFI_OP_POINTER, 1016), // struct fpr_real_memory *
+/* 433 */ _CFFI_OP(_CFFI_OP_POINTER, 1055), // struct fpr_real_memory *
 /* 434 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
 /* 435 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 436 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
@@ -1083,7 +1084,7 @@ static void *_cffi_types[] = {
 /* 459 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 460 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 461 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
-/* 462 */ _CFFI_OP(_CFFI_OP_POINTER, 1016), // struct fpr_real_memory const *
+/* 462 */ _CFFI_OP(_CFFI_OP_POINTER, 1055), // struct fpr_real_memory const *
 /* 463 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 464 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *, uint64_t const *, uint64_t const *, uint64_t, uint64_t, uint64_t *, uint64_t)
 /* 465 */ _CFFI_OP(_CFFI_OP_NOOP, 462),
@@ -1095,14 +1096,14 @@ static void *_cffi_types[] = {
 /* 471 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 472 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 473 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
-/* 474 */ _CFFI_OP(_CFFI_OP_POINTER, 1017), // struct fpr_real_memory_config const *
-/* 475 */ _CFFI_OP(_CFFI_OP_POINTER, 997), // struct fpr_memory_region const *
+/* 474 */ _CFFI_OP(_CFFI_OP_POINTER, 1056), // struct fpr_real_memory_config const *
+/* 475 */ _CFFI_OP(_CFFI_OP_POINTER, 1036), // struct fpr_memory_region const *
 /* 476 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 477 */ _CFFI_OP(_CFFI_OP_POINTER, 433), // struct fpr_real_memory * *
 /* 478 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 479 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, struct fpr_pressure *)
-/* 480 */ _CFFI_OP(_CFFI_OP_POINTER, 1027), // struct fpr_residency *
-/* 481 */ _CFFI_OP(_CFFI_OP_POINTER, 1010), // struct fpr_pressure *
+/* 480 */ _CFFI_OP(_CFFI_OP_POINTER, 1066), // struct fpr_residency *
+/* 481 */ _CFFI_OP(_CFFI_OP_POINTER, 1049), // struct fpr_pressure *
 /* 482 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 483 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
 /* 484 */ _CFFI_OP(_CFFI_OP_NOOP, 480),
@@ -1125,7 +1126,7 @@ static void *_cffi_types[] = {
 /* 501 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 502 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 503 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t const *, uint64_t const *, uint64_t, uint64_t, uint64_t *, uint64_t)
-/* 504 */ _CFFI_OP(_CFFI_OP_POINTER, 1027), // struct fpr_residency const *
+/* 504 */ _CFFI_OP(_CFFI_OP_POINTER, 1066), // struct fpr_residency const *
 /* 505 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
 /* 506 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
 /* 507 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
@@ -1140,7 +1141,7 @@ static void *_cffi_types[] = {
 /* 516 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 517 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 518 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_oracle * *)
-/* 519 */ _CFFI_OP(_CFFI_OP_POINTER, 1028), // struct fpr_residency_config const *
+/* 519 */ _CFFI_OP(_CFFI_OP_POINTER, 1067), // struct fpr_residency_config const *
 /* 520 */ _CFFI_OP(_CFFI_OP_NOOP, 475),
 /* 521 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 522 */ _CFFI_OP(_CFFI_OP_NOOP, 311),
@@ -1154,18 +1155,18 @@ static void *_cffi_types[] = {
 /* 530 */ _CFFI_OP(_CFFI_OP_POINTER, 480), // struct fpr_residency * *
 /* 531 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 532 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_shared_map const *)
-/* 533 */ _CFFI_OP(_CFFI_OP_POINTER, 1033), // struct fpr_shared_map const *
+/* 533 */ _CFFI_OP(_CFFI_OP_POINTER, 1072), // struct fpr_shared_map const *
 /* 534 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 535 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller *)
-/* 536 */ _CFFI_OP(_CFFI_OP_POINTER, 1035), // struct fpr_signaller *
+/* 536 */ _CFFI_OP(_CFFI_OP_POINTER, 1074), // struct fpr_signaller *
 /* 537 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 538 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller const *, int, uint32_t *)
-/* 539 */ _CFFI_OP(_CFFI_OP_POINTER, 1035), // struct fpr_signaller const *
+/* 539 */ _CFFI_OP(_CFFI_OP_POINTER, 1074), // struct fpr_signaller const *
 /* 540 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /* 541 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 542 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 543 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
-/* 544 */ _CFFI_OP(_CFFI_OP_POINTER, 1036), // struct fpr_split_driver *
+/* 544 */ _CFFI_OP(_CFFI_OP_POINTER, 1075), // struct fpr_split_driver *
 /* 545 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 546 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
 /* 547 */ _CFFI_OP(_CFFI_OP_NOOP, 544),
@@ -1192,7 +1193,7 @@ static void *_cffi_types[] = {
 /* 568 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 569 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 570 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
-/* 571 */ _CFFI_OP(_CFFI_OP_POINTER, 1037), // struct fpr_split_ring *
+/* 571 */ _CFFI_OP(_CFFI_OP_POINTER, 1076), // struct fpr_split_ring *
 /* 572 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 573 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
 /* 574 */ _CFFI_OP(_CFFI_OP_NOOP, 571),
@@ -1220,7 +1221,7 @@ static void *_cffi_types[] = {
 /* 596 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 597 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 598 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
-/* 599 */ _CFFI_OP(_CFFI_OP_POINTER, 1037), // struct fpr_split_ring const *
+/* 599 */ _CFFI_OP(_CFFI_OP_POINTER, 1076), // struct fpr_split_ring const *
 /* 600 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 601 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, struct fpr_allocator_config const *, int, uint8_t *, uint8_t *)
 /* 602 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
@@ -1237,8 +1238,8 @@ static void *_cffi_types[] = {
 /* 613 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 614 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 615 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 616 */ _CFFI_OP(_CFFI_OP_POINTER, 1043), // struct fpr_trace_op *
-/* 617 */ _CFFI_OP(_CFFI_OP_POINTER, 1044), // struct fpr_trace_pairing *
+/* 616 */ _CFFI_OP(_CFFI_OP_POINTER, 1082), // struct fpr_trace_op *
+/* 617 */ _CFFI_OP(_CFFI_OP_POINTER, 1083), // struct fpr_trace_pairing *
 /* 618 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 619 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, struct fpr_allocator_config const *, struct fpr_zone_config const *, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
 /* 620 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
@@ -1247,33 +1248,33 @@ static void *_cffi_types[] = {
 /* 623 */ _CFFI_OP(_CFFI_OP_NOOP, 230),
 /* 624 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
 /* 625 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 626 */ _CFFI_OP(_CFFI_OP_POINTER, 1022), // struct fpr_replay_phase const *
+/* 626 */ _CFFI_OP(_CFFI_OP_POINTER, 1061), // struct fpr_replay_phase const *
 /* 627 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 628 */ _CFFI_OP(_CFFI_OP_POINTER, 1023), // struct fpr_replay_unseen *
+/* 628 */ _CFFI_OP(_CFFI_OP_POINTER, 1062), // struct fpr_replay_unseen *
 /* 629 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 630 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 631 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 632 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
-/* 633 */ _CFFI_OP(_CFFI_OP_POINTER, 1045), // struct fpr_trace_state *
+/* 633 */ _CFFI_OP(_CFFI_OP_POINTER, 1084), // struct fpr_trace_state *
 /* 634 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 635 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 636 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 637 */ _CFFI_OP(_CFFI_OP_POINTER, 1041), // struct fpr_trace_event *
+/* 637 */ _CFFI_OP(_CFFI_OP_POINTER, 1080), // struct fpr_trace_event *
 /* 638 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 639 */ _CFFI_OP(_CFFI_OP_POINTER, 1042), // struct fpr_trace_marker *
+/* 639 */ _CFFI_OP(_CFFI_OP_POINTER, 1081), // struct fpr_trace_marker *
 /* 640 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 641 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 642 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 643 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 644 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 645 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t)
-/* 646 */ _CFFI_OP(_CFFI_OP_POINTER, 1047), // struct fpr_vcpus *
+/* 646 */ _CFFI_OP(_CFFI_OP_POINTER, 1086), // struct fpr_vcpus *
 /* 647 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 648 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 649 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
 /* 650 */ _CFFI_OP(_CFFI_OP_NOOP, 646),
 /* 651 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 652 */ _CFFI_OP(_CFFI_OP_POINTER, 1001), // struct fpr_op const *
+/* 652 */ _CFFI_OP(_CFFI_OP_POINTER, 1040), // struct fpr_op const *
 /* 653 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 654 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 655 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
@@ -1304,17 +1305,17 @@ static void *_cffi_types[] = {
 /* 680 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
 /* 681 */ _CFFI_OP(_CFFI_OP_NOOP, 646),
 /* 682 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 683 */ _CFFI_OP(_CFFI_OP_POINTER, 1046), // struct fpr_vcpu_stop *
+/* 683 */ _CFFI_OP(_CFFI_OP_POINTER, 1085), // struct fpr_vcpu_stop *
 /* 684 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 685 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
-/* 686 */ _CFFI_OP(_CFFI_OP_POINTER, 1047), // struct fpr_vcpus const *
+/* 686 */ _CFFI_OP(_CFFI_OP_POINTER, 1086), // struct fpr_vcpus const *
 /* 687 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 688 */ _CFFI_OP(_CFFI_OP_POINTER, 1003), // struct fpr_owner_view *
+/* 688 */ _CFFI_OP(_CFFI_OP_POINTER, 1042), // struct fpr_owner_view *
 /* 689 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 690 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
 /* 691 */ _CFFI_OP(_CFFI_OP_NOOP, 686),
 /* 692 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 693 */ _CFFI_OP(_CFFI_OP_POINTER, 1039), // struct fpr_task_view *
+/* 693 */ _CFFI_OP(_CFFI_OP_POINTER, 1078), // struct fpr_task_view *
 /* 694 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 695 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
 /* 696 */ _CFFI_OP(_CFFI_OP_NOOP, 686),
@@ -1324,14 +1325,14 @@ static void *_cffi_types[] = {
 /* 700 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 701 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 702 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
-/* 703 */ _CFFI_OP(_CFFI_OP_POINTER, 1048), // struct fpr_vcpus_config const *
+/* 703 */ _CFFI_OP(_CFFI_OP_POINTER, 1087), // struct fpr_vcpus_config const *
 /* 704 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 705 */ _CFFI_OP(_CFFI_OP_POINTER, 996), // struct fpr_memory_port const *
+/* 705 */ _CFFI_OP(_CFFI_OP_POINTER, 1035), // struct fpr_memory_port const *
 /* 706 */ _CFFI_OP(_CFFI_OP_NOOP, 323),
 /* 707 */ _CFFI_OP(_CFFI_OP_POINTER, 646), // struct fpr_vcpus * *
 /* 708 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 709 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vm_clock *, struct fpr_vcpus *, uint32_t *)
-/* 710 */ _CFFI_OP(_CFFI_OP_POINTER, 1049), // struct fpr_vm_clock *
+/* 710 */ _CFFI_OP(_CFFI_OP_POINTER, 1088), // struct fpr_vm_clock *
 /* 711 */ _CFFI_OP(_CFFI_OP_NOOP, 646),
 /* 712 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 713 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -1350,10 +1351,10 @@ static void *_cffi_types[] = {
 /* 726 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vm_clock *, uint64_t, struct fpr_clock_stop *)
 /* 727 */ _CFFI_OP(_CFFI_OP_NOOP, 710),
 /* 728 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 729 */ _CFFI_OP(_CFFI_OP_POINTER, 978), // struct fpr_clock_stop *
+/* 729 */ _CFFI_OP(_CFFI_OP_POINTER, 1016), // struct fpr_clock_stop *
 /* 730 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 731 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vm_clock_config const *, struct fpr_vm_clock * *)
-/* 732 */ _CFFI_OP(_CFFI_OP_POINTER, 1050), // struct fpr_vm_clock_config const *
+/* 732 */ _CFFI_OP(_CFFI_OP_POINTER, 1089), // struct fpr_vm_clock_config const *
 /* 733 */ _CFFI_OP(_CFFI_OP_POINTER, 710), // struct fpr_vm_clock * *
 /* 734 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 735 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, struct fpr_host_load * *)
@@ -1366,344 +1367,383 @@ static void *_cffi_types[] = {
 /* 742 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 743 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 744 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 745 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint64_t, struct fpr_histogram *, struct fpr_histogram *)
+/* 745 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint64_t, struct fpr_footprint * *)
 /* 746 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 747 */ _CFFI_OP(_CFFI_OP_NOOP, 323),
-/* 748 */ _CFFI_OP(_CFFI_OP_NOOP, 323),
-/* 749 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 750 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, uint32_t, uint64_t, uint32_t, struct fpr_touch_cost *)
-/* 751 */ _CFFI_OP(_CFFI_OP_NOOP, 301),
-/* 752 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 753 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 754 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 755 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 756 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 757 */ _CFFI_OP(_CFFI_OP_POINTER, 1040), // struct fpr_touch_cost *
-/* 758 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 759 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, uint64_t)
-/* 760 */ _CFFI_OP(_CFFI_OP_NOOP, 301),
-/* 761 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 762 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 763 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 764 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 765 */ _CFFI_OP(_CFFI_OP_FUNCTION, 983), // struct fpr_counters const *()(struct fpr_allocator const *)
-/* 766 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
-/* 767 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 768 */ _CFFI_OP(_CFFI_OP_FUNCTION, 818), // struct fpr_histogram const *()(struct fpr_oracle const *)
-/* 769 */ _CFFI_OP(_CFFI_OP_NOOP, 350),
-/* 770 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 771 */ _CFFI_OP(_CFFI_OP_FUNCTION, 818), // struct fpr_histogram const *()(struct fpr_real_memory const *)
-/* 772 */ _CFFI_OP(_CFFI_OP_NOOP, 462),
-/* 773 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 774 */ _CFFI_OP(_CFFI_OP_FUNCTION, 818), // struct fpr_histogram const *()(struct fpr_residency const *)
-/* 775 */ _CFFI_OP(_CFFI_OP_NOOP, 504),
-/* 776 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 777 */ _CFFI_OP(_CFFI_OP_FUNCTION, 999), // struct fpr_notify *()(struct fpr_allocator *)
-/* 778 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 779 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 780 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(struct fpr_allocator const *, uint64_t)
-/* 781 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
-/* 782 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 747 */ _CFFI_OP(_CFFI_OP_POINTER, 872), // struct fpr_footprint * *
+/* 748 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 749 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint64_t, struct fpr_histogram *, struct fpr_histogram *)
+/* 750 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 751 */ _CFFI_OP(_CFFI_OP_NOOP, 323),
+/* 752 */ _CFFI_OP(_CFFI_OP_NOOP, 323),
+/* 753 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 754 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, uint32_t, uint64_t, uint32_t, struct fpr_touch_cost *)
+/* 755 */ _CFFI_OP(_CFFI_OP_NOOP, 301),
+/* 756 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 757 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 758 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 759 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 760 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 761 */ _CFFI_OP(_CFFI_OP_POINTER, 1079), // struct fpr_touch_cost *
+/* 762 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 763 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, uint64_t)
+/* 764 */ _CFFI_OP(_CFFI_OP_NOOP, 301),
+/* 765 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 766 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 767 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 768 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 769 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1021), // struct fpr_counters const *()(struct fpr_allocator const *)
+/* 770 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
+/* 771 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 772 */ _CFFI_OP(_CFFI_OP_FUNCTION, 829), // struct fpr_histogram const *()(struct fpr_oracle const *)
+/* 773 */ _CFFI_OP(_CFFI_OP_NOOP, 350),
+/* 774 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 775 */ _CFFI_OP(_CFFI_OP_FUNCTION, 829), // struct fpr_histogram const *()(struct fpr_real_memory const *)
+/* 776 */ _CFFI_OP(_CFFI_OP_NOOP, 462),
+/* 777 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 778 */ _CFFI_OP(_CFFI_OP_FUNCTION, 829), // struct fpr_histogram const *()(struct fpr_residency const *)
+/* 779 */ _CFFI_OP(_CFFI_OP_NOOP, 504),
+/* 780 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 781 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1038), // struct fpr_notify *()(struct fpr_allocator *)
+/* 782 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 783 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 784 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(struct fpr_host_load *, uint64_t)
-/* 785 */ _CFFI_OP(_CFFI_OP_NOOP, 314),
+/* 784 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(struct fpr_allocator const *, uint64_t)
+/* 785 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
 /* 786 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 787 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 788 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(uint64_t)
-/* 789 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 790 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 791 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // uint64_t const *()(struct fpr_pressure const *)
-/* 792 */ _CFFI_OP(_CFFI_OP_NOOP, 426),
-/* 793 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 794 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_allocator const *)
-/* 795 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
-/* 796 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 797 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
-/* 798 */ _CFFI_OP(_CFFI_OP_POINTER, 979), // struct fpr_cost const *
-/* 799 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 800 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_cost_steps const *, uint32_t, uint32_t, struct fpr_random *)
-/* 801 */ _CFFI_OP(_CFFI_OP_NOOP, 798),
-/* 802 */ _CFFI_OP(_CFFI_OP_POINTER, 982), // struct fpr_cost_steps const *
-/* 803 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 804 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 805 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 806 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 807 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_cost_steps const *, uint64_t, struct fpr_random *)
-/* 808 */ _CFFI_OP(_CFFI_OP_NOOP, 798),
-/* 809 */ _CFFI_OP(_CFFI_OP_NOOP, 802),
-/* 810 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 811 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 812 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 813 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
-/* 814 */ _CFFI_OP(_CFFI_OP_NOOP, 798),
+/* 788 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(struct fpr_host_load *, uint64_t)
+/* 789 */ _CFFI_OP(_CFFI_OP_NOOP, 314),
+/* 790 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 791 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 792 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(uint64_t)
+/* 793 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 794 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 795 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // uint64_t const *()(struct fpr_pressure const *)
+/* 796 */ _CFFI_OP(_CFFI_OP_NOOP, 426),
+/* 797 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 798 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_allocator const *)
+/* 799 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
+/* 800 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 801 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
+/* 802 */ _CFFI_OP(_CFFI_OP_POINTER, 1017), // struct fpr_cost const *
+/* 803 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 804 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_cost_steps const *, uint32_t, uint32_t, struct fpr_random *)
+/* 805 */ _CFFI_OP(_CFFI_OP_NOOP, 802),
+/* 806 */ _CFFI_OP(_CFFI_OP_POINTER, 1020), // struct fpr_cost_steps const *
+/* 807 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 808 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 809 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 810 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 811 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_cost_steps const *, uint64_t, struct fpr_random *)
+/* 812 */ _CFFI_OP(_CFFI_OP_NOOP, 802),
+/* 813 */ _CFFI_OP(_CFFI_OP_NOOP, 806),
+/* 814 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 815 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
 /* 816 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 817 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
-/* 818 */ _CFFI_OP(_CFFI_OP_POINTER, 989), // struct fpr_histogram const *
-/* 819 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 817 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
+/* 818 */ _CFFI_OP(_CFFI_OP_NOOP, 802),
+/* 819 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
 /* 820 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 821 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_oracle const *)
-/* 822 */ _CFFI_OP(_CFFI_OP_NOOP, 350),
+/* 821 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_footprint const *)
+/* 822 */ _CFFI_OP(_CFFI_OP_POINTER, 1025), // struct fpr_footprint const *
 /* 823 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 824 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
-/* 825 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 826 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 827 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
-/* 828 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 829 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 830 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 831 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
-/* 832 */ _CFFI_OP(_CFFI_OP_NOOP, 462),
-/* 833 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 834 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
-/* 835 */ _CFFI_OP(_CFFI_OP_NOOP, 462),
-/* 836 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 824 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_footprint const *, uint64_t)
+/* 825 */ _CFFI_OP(_CFFI_OP_NOOP, 822),
+/* 826 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 827 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 828 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
+/* 829 */ _CFFI_OP(_CFFI_OP_POINTER, 1028), // struct fpr_histogram const *
+/* 830 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 831 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 832 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_oracle const *)
+/* 833 */ _CFFI_OP(_CFFI_OP_NOOP, 350),
+/* 834 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 835 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
+/* 836 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
 /* 837 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 838 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
-/* 839 */ _CFFI_OP(_CFFI_OP_NOOP, 504),
-/* 840 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 841 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_vcpus const *)
-/* 842 */ _CFFI_OP(_CFFI_OP_NOOP, 686),
-/* 843 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 844 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
-/* 845 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 846 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 847 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(void)
+/* 838 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
+/* 839 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 840 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 841 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 842 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
+/* 843 */ _CFFI_OP(_CFFI_OP_NOOP, 462),
+/* 844 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 845 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
+/* 846 */ _CFFI_OP(_CFFI_OP_NOOP, 462),
+/* 847 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 848 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 849 */ _CFFI_OP(_CFFI_OP_FUNCTION, 301), // void *()(struct fpr_real_memory const *, uint32_t)
-/* 850 */ _CFFI_OP(_CFFI_OP_NOOP, 462),
-/* 851 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 852 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 853 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1082), // void()(struct fpr_allocator *)
-/* 854 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 855 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 856 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1082), // void()(struct fpr_cost *, uint64_t)
-/* 857 */ _CFFI_OP(_CFFI_OP_POINTER, 979), // struct fpr_cost *
-/* 858 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 849 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
+/* 850 */ _CFFI_OP(_CFFI_OP_NOOP, 504),
+/* 851 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 852 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_vcpus const *)
+/* 853 */ _CFFI_OP(_CFFI_OP_NOOP, 686),
+/* 854 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 855 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
+/* 856 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 857 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 858 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(void)
 /* 859 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 860 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1082), // void()(struct fpr_histogram *, struct fpr_histogram const *)
-/* 861 */ _CFFI_OP(_CFFI_OP_NOOP, 323),
-/* 862 */ _CFFI_OP(_CFFI_OP_NOOP, 818),
+/* 860 */ _CFFI_OP(_CFFI_OP_FUNCTION, 301), // void *()(struct fpr_real_memory const *, uint32_t)
+/* 861 */ _CFFI_OP(_CFFI_OP_NOOP, 462),
+/* 862 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 863 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 864 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1082), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
-/* 865 */ _CFFI_OP(_CFFI_OP_NOOP, 323),
-/* 866 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
-/* 867 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 868 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 869 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1082), // void()(struct fpr_histogram *, uint64_t, uint64_t)
-/* 870 */ _CFFI_OP(_CFFI_OP_NOOP, 323),
-/* 871 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 872 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 864 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1121), // void()(struct fpr_allocator *)
+/* 865 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 866 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 867 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1121), // void()(struct fpr_cost *, uint64_t)
+/* 868 */ _CFFI_OP(_CFFI_OP_POINTER, 1017), // struct fpr_cost *
+/* 869 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 870 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 871 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1121), // void()(struct fpr_footprint *)
+/* 872 */ _CFFI_OP(_CFFI_OP_POINTER, 1025), // struct fpr_footprint *
 /* 873 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 874 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1082), // void()(struct fpr_host_load *)
-/* 875 */ _CFFI_OP(_CFFI_OP_NOOP, 314),
-/* 876 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 877 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1082), // void()(struct fpr_measure *)
-/* 878 */ _CFFI_OP(_CFFI_OP_NOOP, 318),
-/* 879 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 880 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1082), // void()(struct fpr_oracle *)
-/* 881 */ _CFFI_OP(_CFFI_OP_NOOP, 336),
-/* 882 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 883 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1082), // void()(struct fpr_oracle const *, uint64_t *, uint64_t *)
-/* 884 */ _CFFI_OP(_CFFI_OP_NOOP, 350),
-/* 885 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 886 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 887 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 888 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1082), // void()(struct fpr_oracle const *, uint64_t, struct fpr_host_counters *)
-/* 889 */ _CFFI_OP(_CFFI_OP_NOOP, 350),
-/* 890 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 891 */ _CFFI_OP(_CFFI_OP_POINTER, 991), // struct fpr_host_counters *
-/* 892 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 893 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1082), // void()(struct fpr_pressure *)
-/* 894 */ _CFFI_OP(_CFFI_OP_NOOP, 481),
-/* 895 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 896 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1082), // void()(struct fpr_pressure const *, struct fpr_pressure_counters *)
-/* 897 */ _CFFI_OP(_CFFI_OP_NOOP, 426),
-/* 898 */ _CFFI_OP(_CFFI_OP_POINTER, 1012), // struct fpr_pressure_counters *
+/* 874 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1121), // void()(struct fpr_footprint *, int64_t, uint64_t)
+/* 875 */ _CFFI_OP(_CFFI_OP_NOOP, 872),
+/* 876 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
+/* 877 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 878 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 879 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1121), // void()(struct fpr_footprint *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
+/* 880 */ _CFFI_OP(_CFFI_OP_NOOP, 872),
+/* 881 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 882 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 883 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 884 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 885 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 886 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1121), // void()(struct fpr_histogram *, struct fpr_histogram const *)
+/* 887 */ _CFFI_OP(_CFFI_OP_NOOP, 323),
+/* 888 */ _CFFI_OP(_CFFI_OP_NOOP, 829),
+/* 889 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 890 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1121), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
+/* 891 */ _CFFI_OP(_CFFI_OP_NOOP, 323),
+/* 892 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
+/* 893 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 894 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 895 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1121), // void()(struct fpr_histogram *, uint64_t, uint64_t)
+/* 896 */ _CFFI_OP(_CFFI_OP_NOOP, 323),
+/* 897 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 898 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 899 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 900 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1082), // void()(struct fpr_random *, uint64_t, uint64_t)
-/* 901 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 902 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 903 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 904 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 905 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1082), // void()(struct fpr_real_memory *)
-/* 906 */ _CFFI_OP(_CFFI_OP_NOOP, 433),
-/* 907 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 908 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1082), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
-/* 909 */ _CFFI_OP(_CFFI_OP_NOOP, 462),
-/* 910 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 911 */ _CFFI_OP(_CFFI_OP_NOOP, 891),
+/* 900 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1121), // void()(struct fpr_host_load *)
+/* 901 */ _CFFI_OP(_CFFI_OP_NOOP, 314),
+/* 902 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 903 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1121), // void()(struct fpr_measure *)
+/* 904 */ _CFFI_OP(_CFFI_OP_NOOP, 318),
+/* 905 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 906 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1121), // void()(struct fpr_oracle *)
+/* 907 */ _CFFI_OP(_CFFI_OP_NOOP, 336),
+/* 908 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 909 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1121), // void()(struct fpr_oracle *, struct fpr_footprint *)
+/* 910 */ _CFFI_OP(_CFFI_OP_NOOP, 336),
+/* 911 */ _CFFI_OP(_CFFI_OP_NOOP, 872),
 /* 912 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 913 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1082), // void()(struct fpr_residency *)
-/* 914 */ _CFFI_OP(_CFFI_OP_NOOP, 480),
-/* 915 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 916 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1082), // void()(struct fpr_residency *, struct fpr_host_load *)
-/* 917 */ _CFFI_OP(_CFFI_OP_NOOP, 480),
-/* 918 */ _CFFI_OP(_CFFI_OP_NOOP, 314),
-/* 919 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 920 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1082), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
-/* 921 */ _CFFI_OP(_CFFI_OP_NOOP, 504),
-/* 922 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 923 */ _CFFI_OP(_CFFI_OP_NOOP, 891),
-/* 924 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 925 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1082), // void()(struct fpr_shared_map *)
-/* 926 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
-/* 927 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 928 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1082), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, uint32_t, struct fpr_discard_outcome *)
-/* 929 */ _CFFI_OP(_CFFI_OP_POINTER, 1034), // struct fpr_shared_region *
-/* 930 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 931 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
-/* 932 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 933 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 934 */ _CFFI_OP(_CFFI_OP_NOOP, 341),
-/* 935 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 936 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1082), // void()(struct fpr_signaller *)
-/* 937 */ _CFFI_OP(_CFFI_OP_NOOP, 536),
-/* 938 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 939 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1082), // void()(struct fpr_vcpus *)
-/* 940 */ _CFFI_OP(_CFFI_OP_NOOP, 646),
+/* 913 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1121), // void()(struct fpr_oracle const *, uint64_t *, uint64_t *)
+/* 914 */ _CFFI_OP(_CFFI_OP_NOOP, 350),
+/* 915 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 916 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 917 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 918 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1121), // void()(struct fpr_oracle const *, uint64_t, struct fpr_host_counters *)
+/* 919 */ _CFFI_OP(_CFFI_OP_NOOP, 350),
+/* 920 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 921 */ _CFFI_OP(_CFFI_OP_POINTER, 1030), // struct fpr_host_counters *
+/* 922 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 923 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1121), // void()(struct fpr_pressure *)
+/* 924 */ _CFFI_OP(_CFFI_OP_NOOP, 481),
+/* 925 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 926 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1121), // void()(struct fpr_pressure const *, struct fpr_pressure_counters *)
+/* 927 */ _CFFI_OP(_CFFI_OP_NOOP, 426),
+/* 928 */ _CFFI_OP(_CFFI_OP_POINTER, 1051), // struct fpr_pressure_counters *
+/* 929 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 930 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1121), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 931 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 932 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 933 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 934 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 935 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1121), // void()(struct fpr_real_memory *)
+/* 936 */ _CFFI_OP(_CFFI_OP_NOOP, 433),
+/* 937 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 938 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1121), // void()(struct fpr_real_memory *, struct fpr_footprint *)
+/* 939 */ _CFFI_OP(_CFFI_OP_NOOP, 433),
+/* 940 */ _CFFI_OP(_CFFI_OP_NOOP, 872),
 /* 941 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 942 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1082), // void()(struct fpr_vm_clock *)
-/* 943 */ _CFFI_OP(_CFFI_OP_NOOP, 710),
-/* 944 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 945 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 946 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_calls
-/* 947 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_failure
-/* 948 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_discard_method
-/* 949 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_fallback_rule
-/* 950 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_frame_state
-/* 951 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_measure_action
-/* 952 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_measure_kind
-/* 953 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_measure_server
-/* 954 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_memory_kind
-/* 955 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_migratetype
-/* 956 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_op_kind
-/* 957 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_page_state_of_both
-/* 958 */ _CFFI_OP(_CFFI_OP_ENUM, 12), // enum fpr_pcp_drain
-/* 959 */ _CFFI_OP(_CFFI_OP_ENUM, 13), // enum fpr_pcp_sizing
-/* 960 */ _CFFI_OP(_CFFI_OP_ENUM, 14), // enum fpr_placement
-/* 961 */ _CFFI_OP(_CFFI_OP_ENUM, 15), // enum fpr_relabel
-/* 962 */ _CFFI_OP(_CFFI_OP_ENUM, 16), // enum fpr_replay_action
-/* 963 */ _CFFI_OP(_CFFI_OP_ENUM, 17), // enum fpr_ring_fault
-/* 964 */ _CFFI_OP(_CFFI_OP_ENUM, 18), // enum fpr_status
-/* 965 */ _CFFI_OP(_CFFI_OP_ENUM, 19), // enum fpr_stop_reason
-/* 966 */ _CFFI_OP(_CFFI_OP_ENUM, 20), // enum fpr_take_stop
-/* 967 */ _CFFI_OP(_CFFI_OP_ENUM, 21), // enum fpr_task_state
-/* 968 */ _CFFI_OP(_CFFI_OP_ENUM, 22), // enum fpr_zone_class
-/* 969 */ _CFFI_OP(_CFFI_OP_POINTER, 750), // int(*)(void *, uint64_t, uint64_t, uint32_t, uint64_t, uint32_t, struct fpr_touch_cost *)
-/* 970 */ _CFFI_OP(_CFFI_OP_POINTER, 759), // int(*)(void *, uint64_t, uint64_t, uint64_t)
-/* 971 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
-/* 972 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
-/* 973 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
-/* 974 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
-/* 975 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
-/* 976 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
-/* 977 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
-/* 978 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_clock_stop
-/* 979 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_cost
-/* 980 */ _CFFI_OP(_CFFI_OP_ARRAY, 979), // struct fpr_cost[7]
-/* 981 */ (_cffi_opcode_t)(7),
-/* 982 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_cost_steps
-/* 983 */ _CFFI_OP(_CFFI_OP_POINTER, 984), // struct fpr_counters const *
-/* 984 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_counters
-/* 985 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_discard_outcome
-/* 986 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_driver_slot
-/* 987 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_guest_costs
-/* 988 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_guest_memory
-/* 989 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_histogram
-/* 990 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_host_costs
-/* 991 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_host_counters
-/* 992 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_host_load
-/* 993 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_measure
-/* 994 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_measure_config
-/* 995 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_measure_order
-/* 996 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_memory_port
-/* 997 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_memory_region
-/* 998 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_message_account
-/* 999 */ _CFFI_OP(_CFFI_OP_POINTER, 1000), // struct fpr_notify *
-/* 1000 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_notify
-/* 1001 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_op
-/* 1002 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_oracle
-/* 1003 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_owner_view
-/* 1004 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_packed_driver
-/* 1005 */ _CFFI_OP(_CFFI_OP_POINTER, 1006), // struct fpr_packed_note *
-/* 1006 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_packed_note
-/* 1007 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_packed_ring
-/* 1008 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_page_set
-/* 1009 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_pcp_demand
-/* 1010 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_pressure
-/* 1011 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_pressure_config
-/* 1012 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_pressure_counters
-/* 1013 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_random
-/* 1014 */ _CFFI_OP(_CFFI_OP_POINTER, 1015), // struct fpr_range const *
-/* 1015 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_range
-/* 1016 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_real_memory
-/* 1017 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_real_memory_config
-/* 1018 */ _CFFI_OP(_CFFI_OP_POINTER, 1019), // struct fpr_region *
-/* 1019 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_region
-/* 1020 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_replay_frames_stats
-/* 1021 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_replay_model_stats
-/* 1022 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_replay_phase
-/* 1023 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_replay_unseen
-/* 1024 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_report_account
-/* 1025 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_report_cursor
-/* 1026 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_report_rules
-/* 1027 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_residency
-/* 1028 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_residency_config
-/* 1029 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_ring_counters
-/* 1030 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_ring_layout
-/* 1031 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_rules
-/* 1032 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_segment
-/* 1033 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_shared_map
-/* 1034 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_shared_region
-/* 1035 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct fpr_signaller
-/* 1036 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct fpr_split_driver
-/* 1037 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct fpr_split_ring
-/* 1038 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct fpr_swap_costs
-/* 1039 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct fpr_task_view
-/* 1040 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 60), // struct fpr_touch_cost
-/* 1041 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 61), // struct fpr_trace_event
-/* 1042 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 62), // struct fpr_trace_marker
-/* 1043 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 63), // struct fpr_trace_op
-/* 1044 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 64), // struct fpr_trace_pairing
-/* 1045 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 65), // struct fpr_trace_state
-/* 1046 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 66), // struct fpr_vcpu_stop
-/* 1047 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 67), // struct fpr_vcpus
-/* 1048 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 68), // struct fpr_vcpus_config
-/* 1049 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 69), // struct fpr_vm_clock
-/* 1050 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 70), // struct fpr_vm_clock_config
-/* 1051 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 71), // struct fpr_zone_config
-/* 1052 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 72), // struct fpr_zone_state
-/* 1053 */ _CFFI_OP(_CFFI_OP_POINTER, 1054), // struct packed_desc *
-/* 1054 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 73), // struct packed_desc
-/* 1055 */ _CFFI_OP(_CFFI_OP_POINTER, 1056), // struct packed_event *
-/* 1056 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 74), // struct packed_event
-/* 1057 */ _CFFI_OP(_CFFI_OP_POINTER, 1058), // struct split_avail *
-/* 1058 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 75), // struct split_avail
-/* 1059 */ _CFFI_OP(_CFFI_OP_POINTER, 1060), // struct split_desc *
-/* 1060 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 76), // struct split_desc
-/* 1061 */ _CFFI_OP(_CFFI_OP_POINTER, 1062), // struct split_used *
-/* 1062 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 77), // struct split_used
-/* 1063 */ _CFFI_OP(_CFFI_OP_ARRAY, 16), // uint32_t[7]
-/* 1064 */ (_cffi_opcode_t)(7),
-/* 1065 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
-/* 1066 */ (_cffi_opcode_t)(14),
-/* 1067 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
-/* 1068 */ (_cffi_opcode_t)(32),
-/* 1069 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
-/* 1070 */ (_cffi_opcode_t)(4),
-/* 1071 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
-/* 1072 */ (_cffi_opcode_t)(6),
-/* 1073 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
-/* 1074 */ (_cffi_opcode_t)(7424),
-/* 1075 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
-/* 1076 */ (_cffi_opcode_t)(7),
-/* 1077 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
-/* 1078 */ (_cffi_opcode_t)(9),
-/* 1079 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 1080 */ _CFFI_OP(_CFFI_OP_ARRAY, 1079), // uint8_t[5]
-/* 1081 */ (_cffi_opcode_t)(5),
-/* 1082 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 942 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1121), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
+/* 943 */ _CFFI_OP(_CFFI_OP_NOOP, 462),
+/* 944 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 945 */ _CFFI_OP(_CFFI_OP_NOOP, 921),
+/* 946 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 947 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1121), // void()(struct fpr_residency *)
+/* 948 */ _CFFI_OP(_CFFI_OP_NOOP, 480),
+/* 949 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 950 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1121), // void()(struct fpr_residency *, struct fpr_footprint *)
+/* 951 */ _CFFI_OP(_CFFI_OP_NOOP, 480),
+/* 952 */ _CFFI_OP(_CFFI_OP_NOOP, 872),
+/* 953 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 954 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1121), // void()(struct fpr_residency *, struct fpr_host_load *)
+/* 955 */ _CFFI_OP(_CFFI_OP_NOOP, 480),
+/* 956 */ _CFFI_OP(_CFFI_OP_NOOP, 314),
+/* 957 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 958 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1121), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
+/* 959 */ _CFFI_OP(_CFFI_OP_NOOP, 504),
+/* 960 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 961 */ _CFFI_OP(_CFFI_OP_NOOP, 921),
+/* 962 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 963 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1121), // void()(struct fpr_shared_map *)
+/* 964 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 965 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 966 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1121), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, uint32_t, struct fpr_discard_outcome *)
+/* 967 */ _CFFI_OP(_CFFI_OP_POINTER, 1073), // struct fpr_shared_region *
+/* 968 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 969 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
+/* 970 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 971 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 972 */ _CFFI_OP(_CFFI_OP_NOOP, 341),
+/* 973 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 974 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1121), // void()(struct fpr_signaller *)
+/* 975 */ _CFFI_OP(_CFFI_OP_NOOP, 536),
+/* 976 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 977 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1121), // void()(struct fpr_vcpus *)
+/* 978 */ _CFFI_OP(_CFFI_OP_NOOP, 646),
+/* 979 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 980 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1121), // void()(struct fpr_vm_clock *)
+/* 981 */ _CFFI_OP(_CFFI_OP_NOOP, 710),
+/* 982 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 983 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 984 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_calls
+/* 985 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_failure
+/* 986 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_discard_method
+/* 987 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_fallback_rule
+/* 988 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_frame_state
+/* 989 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_measure_action
+/* 990 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_measure_kind
+/* 991 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_measure_server
+/* 992 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_memory_kind
+/* 993 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_migratetype
+/* 994 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_op_kind
+/* 995 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_page_state_of_both
+/* 996 */ _CFFI_OP(_CFFI_OP_ENUM, 12), // enum fpr_pcp_drain
+/* 997 */ _CFFI_OP(_CFFI_OP_ENUM, 13), // enum fpr_pcp_sizing
+/* 998 */ _CFFI_OP(_CFFI_OP_ENUM, 14), // enum fpr_placement
+/* 999 */ _CFFI_OP(_CFFI_OP_ENUM, 15), // enum fpr_relabel
+/* 1000 */ _CFFI_OP(_CFFI_OP_ENUM, 16), // enum fpr_replay_action
+/* 1001 */ _CFFI_OP(_CFFI_OP_ENUM, 17), // enum fpr_ring_fault
+/* 1002 */ _CFFI_OP(_CFFI_OP_ENUM, 18), // enum fpr_status
+/* 1003 */ _CFFI_OP(_CFFI_OP_ENUM, 19), // enum fpr_stop_reason
+/* 1004 */ _CFFI_OP(_CFFI_OP_ENUM, 20), // enum fpr_take_stop
+/* 1005 */ _CFFI_OP(_CFFI_OP_ENUM, 21), // enum fpr_task_state
+/* 1006 */ _CFFI_OP(_CFFI_OP_ENUM, 22), // enum fpr_zone_class
+/* 1007 */ _CFFI_OP(_CFFI_OP_POINTER, 754), // int(*)(void *, uint64_t, uint64_t, uint32_t, uint64_t, uint32_t, struct fpr_touch_cost *)
+/* 1008 */ _CFFI_OP(_CFFI_OP_POINTER, 763), // int(*)(void *, uint64_t, uint64_t, uint64_t)
+/* 1009 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
+/* 1010 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
+/* 1011 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
+/* 1012 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
+/* 1013 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
+/* 1014 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
+/* 1015 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
+/* 1016 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_clock_stop
+/* 1017 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_cost
+/* 1018 */ _CFFI_OP(_CFFI_OP_ARRAY, 1017), // struct fpr_cost[7]
+/* 1019 */ (_cffi_opcode_t)(7),
+/* 1020 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_cost_steps
+/* 1021 */ _CFFI_OP(_CFFI_OP_POINTER, 1022), // struct fpr_counters const *
+/* 1022 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_counters
+/* 1023 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_discard_outcome
+/* 1024 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_driver_slot
+/* 1025 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_footprint
+/* 1026 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_guest_costs
+/* 1027 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_guest_memory
+/* 1028 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_histogram
+/* 1029 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_host_costs
+/* 1030 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_host_counters
+/* 1031 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_host_load
+/* 1032 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_measure
+/* 1033 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_measure_config
+/* 1034 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_measure_order
+/* 1035 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_memory_port
+/* 1036 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_memory_region
+/* 1037 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_message_account
+/* 1038 */ _CFFI_OP(_CFFI_OP_POINTER, 1039), // struct fpr_notify *
+/* 1039 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_notify
+/* 1040 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_op
+/* 1041 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_oracle
+/* 1042 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_owner_view
+/* 1043 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_packed_driver
+/* 1044 */ _CFFI_OP(_CFFI_OP_POINTER, 1045), // struct fpr_packed_note *
+/* 1045 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_packed_note
+/* 1046 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_packed_ring
+/* 1047 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_page_set
+/* 1048 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_pcp_demand
+/* 1049 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_pressure
+/* 1050 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_pressure_config
+/* 1051 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_pressure_counters
+/* 1052 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_random
+/* 1053 */ _CFFI_OP(_CFFI_OP_POINTER, 1054), // struct fpr_range const *
+/* 1054 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_range
+/* 1055 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_real_memory
+/* 1056 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_real_memory_config
+/* 1057 */ _CFFI_OP(_CFFI_OP_POINTER, 1058), // struct fpr_region *
+/* 1058 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_region
+/* 1059 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_replay_frames_stats
+/* 1060 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_replay_model_stats
+/* 1061 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_replay_phase
+/* 1062 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_replay_unseen
+/* 1063 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_report_account
+/* 1064 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_report_cursor
+/* 1065 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_report_rules
+/* 1066 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_residency
+/* 1067 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_residency_config
+/* 1068 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_ring_counters
+/* 1069 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_ring_layout
+/* 1070 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_rules
+/* 1071 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_segment
+/* 1072 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_shared_map
+/* 1073 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct fpr_shared_region
+/* 1074 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct fpr_signaller
+/* 1075 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct fpr_split_driver
+/* 1076 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct fpr_split_ring
+/* 1077 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct fpr_swap_costs
+/* 1078 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 60), // struct fpr_task_view
+/* 1079 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 61), // struct fpr_touch_cost
+/* 1080 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 62), // struct fpr_trace_event
+/* 1081 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 63), // struct fpr_trace_marker
+/* 1082 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 64), // struct fpr_trace_op
+/* 1083 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 65), // struct fpr_trace_pairing
+/* 1084 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 66), // struct fpr_trace_state
+/* 1085 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 67), // struct fpr_vcpu_stop
+/* 1086 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 68), // struct fpr_vcpus
+/* 1087 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 69), // struct fpr_vcpus_config
+/* 1088 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 70), // struct fpr_vm_clock
+/* 1089 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 71), // struct fpr_vm_clock_config
+/* 1090 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 72), // struct fpr_zone_config
+/* 1091 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 73), // struct fpr_zone_state
+/* 1092 */ _CFFI_OP(_CFFI_OP_POINTER, 1093), // struct packed_desc *
+/* 1093 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 74), // struct packed_desc
+/* 1094 */ _CFFI_OP(_CFFI_OP_POINTER, 1095), // struct packed_event *
+/* 1095 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 75), // struct packed_event
+/* 1096 */ _CFFI_OP(_CFFI_OP_POINTER, 1097), // struct split_avail *
+/* 1097 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 76), // struct split_avail
+/* 1098 */ _CFFI_OP(_CFFI_OP_POINTER, 1099), // struct split_desc *
+/* 1099 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 77), // struct split_desc
+/* 1100 */ _CFFI_OP(_CFFI_OP_POINTER, 1101), // struct split_used *
+/* 1101 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 78), // struct split_used
+/* 1102 */ _CFFI_OP(_CFFI_OP_ARRAY, 16), // uint32_t[7]
+/* 1103 */ (_cffi_opcode_t)(7),
+/* 1104 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
+/* 1105 */ (_cffi_opcode_t)(14),
+/* 1106 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
+/* 1107 */ (_cffi_opcode_t)(32),
+/* 1108 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
+/* 1109 */ (_cffi_opcode_t)(4),
+/* 1110 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
+/* 1111 */ (_cffi_opcode_t)(6),
+/* 1112 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
+/* 1113 */ (_cffi_opcode_t)(7424),
+/* 1114 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
+/* 1115 */ (_cffi_opcode_t)(7),
+/* 1116 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
+/* 1117 */ (_cffi_opcode_t)(9),
+/* 1118 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 1119 */ _CFFI_OP(_CFFI_OP_ARRAY, 1118), // uint8_t[5]
+/* 1120 */ (_cffi_opcode_t)(5),
+/* 1121 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_FPR_CALLS_MERGED(unsigned long long *o)
@@ -3029,7 +3069,7 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(983));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(1021));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -3253,7 +3293,7 @@ _cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(999));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(1038));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -4515,10 +4555,10 @@ _cffi_f_fpr_cost_bend(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(857), arg0, (char **)&x0);
+      _cffi_type(868), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(857), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(868), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4563,10 +4603,10 @@ _cffi_f_fpr_cost_draw(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(798), arg0, (char **)&x0);
+      _cffi_type(802), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(798), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(802), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4622,19 +4662,19 @@ _cffi_f_fpr_cost_draw_among(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(798), arg0, (char **)&x0);
+      _cffi_type(802), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(798), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(802), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(802), arg1, (char **)&x1);
+      _cffi_type(806), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_cost_steps const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(802), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(806), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4696,19 +4736,19 @@ _cffi_f_fpr_cost_draw_sum(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(798), arg0, (char **)&x0);
+      _cffi_type(802), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(798), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(802), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(802), arg1, (char **)&x1);
+      _cffi_type(806), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_cost_steps const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(802), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(806), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4756,10 +4796,10 @@ _cffi_f_fpr_cost_mean(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(798), arg0, (char **)&x0);
+      _cffi_type(802), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(798), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(802), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4920,7 +4960,7 @@ _cffi_f_fpr_discard_failure_of(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(947));
+  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(985));
   return pyresult;
 }
 #else
@@ -4973,6 +5013,345 @@ _cffi_f_fpr_drain_pcp(PyObject *self, PyObject *args)
 }
 #else
 #  define _cffi_f_fpr_drain_pcp _cffi_d_fpr_drain_pcp
+#endif
+
+static uint64_t _cffi_d_fpr_footprint_byte_seconds(struct fpr_footprint const * x0, uint64_t x1)
+{
+  return fpr_footprint_byte_seconds(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_footprint_byte_seconds(PyObject *self, PyObject *args)
+{
+  struct fpr_footprint const * x0;
+  uint64_t x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  uint64_t result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_footprint_byte_seconds", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(822), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_footprint const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(822), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_footprint_byte_seconds(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, uint64_t);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_footprint_byte_seconds _cffi_d_fpr_footprint_byte_seconds
+#endif
+
+static void _cffi_d_fpr_footprint_change(struct fpr_footprint * x0, int64_t x1, uint64_t x2)
+{
+  fpr_footprint_change(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_footprint_change(PyObject *self, PyObject *args)
+{
+  struct fpr_footprint * x0;
+  int64_t x1;
+  uint64_t x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_footprint_change", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(872), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_footprint *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(872), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, int64_t);
+  if (x1 == (int64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { fpr_footprint_change(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_fpr_footprint_change _cffi_d_fpr_footprint_change
+#endif
+
+static int _cffi_d_fpr_footprint_create(uint64_t x0, struct fpr_footprint * * x1)
+{
+  return fpr_footprint_create(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_footprint_create(PyObject *self, PyObject *args)
+{
+  uint64_t x0;
+  struct fpr_footprint * * x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_footprint_create", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  x0 = _cffi_to_c_int(arg0, uint64_t);
+  if (x0 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(747), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_footprint * *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(747), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_footprint_create(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_footprint_create _cffi_d_fpr_footprint_create
+#endif
+
+static void _cffi_d_fpr_footprint_destroy(struct fpr_footprint * x0)
+{
+  fpr_footprint_destroy(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_footprint_destroy(PyObject *self, PyObject *arg0)
+{
+  struct fpr_footprint * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(872), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_footprint *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(872), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { fpr_footprint_destroy(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_fpr_footprint_destroy _cffi_d_fpr_footprint_destroy
+#endif
+
+static uint64_t _cffi_d_fpr_footprint_peak_pages(struct fpr_footprint const * x0)
+{
+  return fpr_footprint_peak_pages(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_footprint_peak_pages(PyObject *self, PyObject *arg0)
+{
+  struct fpr_footprint const * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  uint64_t result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(822), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_footprint const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(822), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_footprint_peak_pages(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, uint64_t);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_footprint_peak_pages _cffi_d_fpr_footprint_peak_pages
+#endif
+
+static void _cffi_d_fpr_footprint_read(struct fpr_footprint * x0, uint64_t x1, uint64_t * x2, uint64_t * x3, uint64_t * x4)
+{
+  fpr_footprint_read(x0, x1, x2, x3, x4);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_footprint_read(PyObject *self, PyObject *args)
+{
+  struct fpr_footprint * x0;
+  uint64_t x1;
+  uint64_t * x2;
+  uint64_t * x3;
+  uint64_t * x4;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+
+  if (!PyArg_UnpackTuple(args, "fpr_footprint_read", 5, 5, &arg0, &arg1, &arg2, &arg3, &arg4))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(872), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_footprint *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(872), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(29), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(29), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(29), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(29), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(29), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(29), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { fpr_footprint_read(x0, x1, x2, x3, x4); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_fpr_footprint_read _cffi_d_fpr_footprint_read
+#endif
+
+static uint64_t _cffi_d_fpr_footprint_resident_pages(struct fpr_footprint const * x0)
+{
+  return fpr_footprint_resident_pages(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_footprint_resident_pages(PyObject *self, PyObject *arg0)
+{
+  struct fpr_footprint const * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  uint64_t result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(822), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_footprint const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(822), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_footprint_resident_pages(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, uint64_t);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_footprint_resident_pages _cffi_d_fpr_footprint_resident_pages
 #endif
 
 static int _cffi_d_fpr_free(struct fpr_allocator * x0, uint32_t x1, uint64_t x2, uint32_t x3, uint32_t x4)
@@ -5779,10 +6158,10 @@ _cffi_f_fpr_histogram_merge(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(818), arg1, (char **)&x1);
+      _cffi_type(829), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(818), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(829), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5823,10 +6202,10 @@ _cffi_f_fpr_histogram_percentile(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(818), arg0, (char **)&x0);
+      _cffi_type(829), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(818), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(829), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7107,10 +7486,10 @@ _cffi_f_fpr_oracle_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(891), arg2, (char **)&x2);
+      _cffi_type(921), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(891), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(921), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7364,7 +7743,7 @@ _cffi_f_fpr_oracle_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(818));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(829));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -7619,6 +7998,57 @@ _cffi_f_fpr_oracle_released(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_oracle_released _cffi_d_fpr_oracle_released
 #endif
 
+static void _cffi_d_fpr_oracle_report_to(struct fpr_oracle * x0, struct fpr_footprint * x1)
+{
+  fpr_oracle_report_to(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_oracle_report_to(PyObject *self, PyObject *args)
+{
+  struct fpr_oracle * x0;
+  struct fpr_footprint * x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_oracle_report_to", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(336), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(336), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(872), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_footprint *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(872), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { fpr_oracle_report_to(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_fpr_oracle_report_to _cffi_d_fpr_oracle_report_to
+#endif
+
 static uint64_t _cffi_d_fpr_oracle_resident_bytes(struct fpr_oracle const * x0)
 {
   return fpr_oracle_resident_bytes(x0);
@@ -7717,10 +8147,10 @@ _cffi_f_fpr_oracle_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(757), arg6, (char **)&x6);
+      _cffi_type(761), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_touch_cost *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(757), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(761), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8844,10 +9274,10 @@ _cffi_f_fpr_pressure_counters(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(898), arg1, (char **)&x1);
+      _cffi_type(928), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_pressure_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(898), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(928), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9297,10 +9727,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(891), arg2, (char **)&x2);
+      _cffi_type(921), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(891), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(921), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9543,7 +9973,7 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(818));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(829));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -9864,6 +10294,57 @@ _cffi_f_fpr_real_memory_read(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_real_memory_read _cffi_d_fpr_real_memory_read
 #endif
 
+static void _cffi_d_fpr_real_memory_report_to(struct fpr_real_memory * x0, struct fpr_footprint * x1)
+{
+  fpr_real_memory_report_to(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_real_memory_report_to(PyObject *self, PyObject *args)
+{
+  struct fpr_real_memory * x0;
+  struct fpr_footprint * x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_real_memory_report_to", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(433), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(433), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(872), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_footprint *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(872), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { fpr_real_memory_report_to(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_fpr_real_memory_report_to _cffi_d_fpr_real_memory_report_to
+#endif
+
 static uint64_t _cffi_d_fpr_real_memory_resident_bytes(struct fpr_real_memory const * x0)
 {
   return fpr_real_memory_resident_bytes(x0);
@@ -10010,10 +10491,10 @@ _cffi_f_fpr_real_memory_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(757), arg6, (char **)&x6);
+      _cffi_type(761), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_touch_cost *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(757), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(761), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10863,10 +11344,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(891), arg2, (char **)&x2);
+      _cffi_type(921), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(891), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(921), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11185,7 +11666,7 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(818));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(829));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -11447,6 +11928,57 @@ _cffi_f_fpr_residency_read(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_residency_read _cffi_d_fpr_residency_read
 #endif
 
+static void _cffi_d_fpr_residency_report_to(struct fpr_residency * x0, struct fpr_footprint * x1)
+{
+  fpr_residency_report_to(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_residency_report_to(PyObject *self, PyObject *args)
+{
+  struct fpr_residency * x0;
+  struct fpr_footprint * x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_residency_report_to", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(480), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(480), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(872), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_footprint *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(872), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { fpr_residency_report_to(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_fpr_residency_report_to _cffi_d_fpr_residency_report_to
+#endif
+
 static uint64_t _cffi_d_fpr_residency_resident_bytes(struct fpr_residency const * x0)
 {
   return fpr_residency_resident_bytes(x0);
@@ -11596,10 +12128,10 @@ _cffi_f_fpr_residency_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(757), arg6, (char **)&x6);
+      _cffi_type(761), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_touch_cost *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(757), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(761), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11646,10 +12178,10 @@ _cffi_f_fpr_shared_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(929), arg0, (char **)&x0);
+      _cffi_type(967), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_shared_region *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(929), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(967), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -14509,6 +15041,15 @@ static int _cffi_const_FPR_DRIVER_TABLES_MAX(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_FPR_FOOTPRINT_MARKS(unsigned long long *o)
+{
+  int n = (FPR_FOOTPRINT_MARKS) <= 0;
+  *o = (unsigned long long)((FPR_FOOTPRINT_MARKS) | 0);  /* check that FPR_FOOTPRINT_MARKS is an integer */
+  if (!_cffi_check_int(*o, n, 65536U))
+    n |= 2;
+  return n;
+}
+
 static int _cffi_const_FPR_FREE_COLD(unsigned long long *o)
 {
   int n = (FPR_FREE_COLD) <= 0;
@@ -16294,6 +16835,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_FAULT_TABLE_OUTSIDE", (void *)_cffi_const_FPR_FAULT_TABLE_OUTSIDE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_FAULT_TOO_LONG", (void *)_cffi_const_FPR_FAULT_TOO_LONG, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_FAULT_USED_ID", (void *)_cffi_const_FPR_FAULT_USED_ID, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_FOOTPRINT_MARKS", (void *)_cffi_const_FPR_FOOTPRINT_MARKS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_FRAME_FREE", (void *)_cffi_const_FPR_FRAME_FREE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_FRAME_IN_USE", (void *)_cffi_const_FPR_FRAME_IN_USE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_FRAME_PER_CPU", (void *)_cffi_const_FPR_FRAME_PER_CPU, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -16478,12 +17020,12 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 159), (void *)_cffi_d_fpr_allocator_add_block },
   { "fpr_allocator_add_pcp", (void *)_cffi_f_fpr_allocator_add_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 135), (void *)_cffi_d_fpr_allocator_add_pcp },
   { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 172), (void *)_cffi_d_fpr_allocator_add_range },
-  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 765), (void *)_cffi_d_fpr_allocator_counters },
+  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 769), (void *)_cffi_d_fpr_allocator_counters },
   { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 229), (void *)_cffi_d_fpr_allocator_create },
-  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 853), (void *)_cffi_d_fpr_allocator_destroy },
-  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 780), (void *)_cffi_d_fpr_allocator_label },
-  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 794), (void *)_cffi_d_fpr_allocator_metadata_bytes },
-  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 777), (void *)_cffi_d_fpr_allocator_notify },
+  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 864), (void *)_cffi_d_fpr_allocator_destroy },
+  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 784), (void *)_cffi_d_fpr_allocator_label },
+  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 798), (void *)_cffi_d_fpr_allocator_metadata_bytes },
+  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 781), (void *)_cffi_d_fpr_allocator_notify },
   { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 154), (void *)_cffi_d_fpr_allocator_set_label },
   { "fpr_allocator_set_pcp", (void *)_cffi_f_fpr_allocator_set_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 71), (void *)_cffi_d_fpr_allocator_set_pcp },
   { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 57), (void *)_cffi_d_fpr_allocator_set_zone },
@@ -16503,15 +17045,22 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 224), (void *)_cffi_d_fpr_buddy_find },
   { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 165), (void *)_cffi_d_fpr_buddy_free },
   { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 154), (void *)_cffi_d_fpr_buddy_take },
-  { "fpr_cost_bend", (void *)_cffi_f_fpr_cost_bend, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 856), (void *)_cffi_d_fpr_cost_bend },
-  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 813), (void *)_cffi_d_fpr_cost_draw },
-  { "fpr_cost_draw_among", (void *)_cffi_f_fpr_cost_draw_among, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 800), (void *)_cffi_d_fpr_cost_draw_among },
-  { "fpr_cost_draw_sum", (void *)_cffi_f_fpr_cost_draw_sum, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 807), (void *)_cffi_d_fpr_cost_draw_sum },
-  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 797), (void *)_cffi_d_fpr_cost_mean },
+  { "fpr_cost_bend", (void *)_cffi_f_fpr_cost_bend, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 867), (void *)_cffi_d_fpr_cost_bend },
+  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 817), (void *)_cffi_d_fpr_cost_draw },
+  { "fpr_cost_draw_among", (void *)_cffi_f_fpr_cost_draw_among, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 804), (void *)_cffi_d_fpr_cost_draw_among },
+  { "fpr_cost_draw_sum", (void *)_cffi_f_fpr_cost_draw_sum, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 811), (void *)_cffi_d_fpr_cost_draw_sum },
+  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 801), (void *)_cffi_d_fpr_cost_mean },
   { "fpr_count_isolated", (void *)_cffi_f_fpr_count_isolated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 185), (void *)_cffi_d_fpr_count_isolated },
   { "fpr_decay_pcp", (void *)_cffi_f_fpr_decay_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_decay_pcp },
   { "fpr_discard_failure_of", (void *)_cffi_f_fpr_discard_failure_of, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_fpr_discard_failure_of },
   { "fpr_drain_pcp", (void *)_cffi_f_fpr_drain_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_drain_pcp },
+  { "fpr_footprint_byte_seconds", (void *)_cffi_f_fpr_footprint_byte_seconds, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 824), (void *)_cffi_d_fpr_footprint_byte_seconds },
+  { "fpr_footprint_change", (void *)_cffi_f_fpr_footprint_change, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 874), (void *)_cffi_d_fpr_footprint_change },
+  { "fpr_footprint_create", (void *)_cffi_f_fpr_footprint_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 745), (void *)_cffi_d_fpr_footprint_create },
+  { "fpr_footprint_destroy", (void *)_cffi_f_fpr_footprint_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 871), (void *)_cffi_d_fpr_footprint_destroy },
+  { "fpr_footprint_peak_pages", (void *)_cffi_f_fpr_footprint_peak_pages, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 821), (void *)_cffi_d_fpr_footprint_peak_pages },
+  { "fpr_footprint_read", (void *)_cffi_f_fpr_footprint_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 879), (void *)_cffi_d_fpr_footprint_read },
+  { "fpr_footprint_resident_pages", (void *)_cffi_f_fpr_footprint_resident_pages, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 821), (void *)_cffi_d_fpr_footprint_resident_pages },
   { "fpr_free", (void *)_cffi_f_fpr_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 135), (void *)_cffi_d_fpr_free },
   { "fpr_free_each", (void *)_cffi_f_fpr_free_each, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 127), (void *)_cffi_d_fpr_free_each },
   { "fpr_free_pages", (void *)_cffi_f_fpr_free_pages, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 218), (void *)_cffi_d_fpr_free_pages },
@@ -16523,42 +17072,43 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 276), (void *)_cffi_d_fpr_guest_memory_check },
   { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 298), (void *)_cffi_d_fpr_guest_read },
   { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 304), (void *)_cffi_d_fpr_guest_write },
-  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 788), (void *)_cffi_d_fpr_histogram_bucket },
-  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 844), (void *)_cffi_d_fpr_histogram_bucket_top },
-  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 860), (void *)_cffi_d_fpr_histogram_merge },
-  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 817), (void *)_cffi_d_fpr_histogram_percentile },
-  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 869), (void *)_cffi_d_fpr_histogram_record },
-  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 864), (void *)_cffi_d_fpr_histogram_record_array },
+  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 792), (void *)_cffi_d_fpr_histogram_bucket },
+  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 855), (void *)_cffi_d_fpr_histogram_bucket_top },
+  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 886), (void *)_cffi_d_fpr_histogram_merge },
+  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 828), (void *)_cffi_d_fpr_histogram_percentile },
+  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 895), (void *)_cffi_d_fpr_histogram_record },
+  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 890), (void *)_cffi_d_fpr_histogram_record_array },
   { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 310), (void *)_cffi_d_fpr_host_costs_check },
   { "fpr_host_load_create", (void *)_cffi_f_fpr_host_load_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 735), (void *)_cffi_d_fpr_host_load_create },
-  { "fpr_host_load_destroy", (void *)_cffi_f_fpr_host_load_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 874), (void *)_cffi_d_fpr_host_load_destroy },
+  { "fpr_host_load_destroy", (void *)_cffi_f_fpr_host_load_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 900), (void *)_cffi_d_fpr_host_load_destroy },
   { "fpr_host_load_fault", (void *)_cffi_f_fpr_host_load_fault, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 313), (void *)_cffi_d_fpr_host_load_fault },
-  { "fpr_host_load_faulting", (void *)_cffi_f_fpr_host_load_faulting, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 784), (void *)_cffi_d_fpr_host_load_faulting },
+  { "fpr_host_load_faulting", (void *)_cffi_f_fpr_host_load_faulting, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 788), (void *)_cffi_d_fpr_host_load_faulting },
   { "fpr_known_zero_begin", (void *)_cffi_f_fpr_known_zero_begin, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 149), (void *)_cffi_d_fpr_known_zero_begin },
   { "fpr_known_zero_taken", (void *)_cffi_f_fpr_known_zero_taken, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 177), (void *)_cffi_d_fpr_known_zero_taken },
   { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 18), (void *)_cffi_d_fpr_list_put_back },
   { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 204), (void *)_cffi_d_fpr_list_read },
   { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 86), (void *)_cffi_d_fpr_list_take },
-  { "fpr_measure_clock_ns", (void *)_cffi_f_fpr_measure_clock_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 847), (void *)_cffi_d_fpr_measure_clock_ns },
+  { "fpr_measure_clock_ns", (void *)_cffi_f_fpr_measure_clock_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 858), (void *)_cffi_d_fpr_measure_clock_ns },
   { "fpr_measure_create", (void *)_cffi_f_fpr_measure_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 331), (void *)_cffi_d_fpr_measure_create },
-  { "fpr_measure_destroy", (void *)_cffi_f_fpr_measure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 877), (void *)_cffi_d_fpr_measure_destroy },
+  { "fpr_measure_destroy", (void *)_cffi_f_fpr_measure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 903), (void *)_cffi_d_fpr_measure_destroy },
   { "fpr_measure_fresh", (void *)_cffi_f_fpr_measure_fresh, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 317), (void *)_cffi_d_fpr_measure_fresh },
   { "fpr_measure_resident", (void *)_cffi_f_fpr_measure_resident, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 327), (void *)_cffi_d_fpr_measure_resident },
   { "fpr_measure_run", (void *)_cffi_f_fpr_measure_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 320), (void *)_cffi_d_fpr_measure_run },
-  { "fpr_measure_signals", (void *)_cffi_f_fpr_measure_signals, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 745), (void *)_cffi_d_fpr_measure_signals },
+  { "fpr_measure_signals", (void *)_cffi_f_fpr_measure_signals, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 749), (void *)_cffi_d_fpr_measure_signals },
   { "fpr_message_read", (void *)_cffi_f_fpr_message_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 240), (void *)_cffi_d_fpr_message_read },
   { "fpr_oracle_count_states", (void *)_cffi_f_fpr_oracle_count_states, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 349), (void *)_cffi_d_fpr_oracle_count_states },
-  { "fpr_oracle_counters", (void *)_cffi_f_fpr_oracle_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 888), (void *)_cffi_d_fpr_oracle_counters },
+  { "fpr_oracle_counters", (void *)_cffi_f_fpr_oracle_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 918), (void *)_cffi_d_fpr_oracle_counters },
   { "fpr_oracle_create", (void *)_cffi_f_fpr_oracle_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 518), (void *)_cffi_d_fpr_oracle_create },
-  { "fpr_oracle_destroy", (void *)_cffi_f_fpr_oracle_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 880), (void *)_cffi_d_fpr_oracle_destroy },
+  { "fpr_oracle_destroy", (void *)_cffi_f_fpr_oracle_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 906), (void *)_cffi_d_fpr_oracle_destroy },
   { "fpr_oracle_discard", (void *)_cffi_f_fpr_oracle_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 335), (void *)_cffi_d_fpr_oracle_discard },
-  { "fpr_oracle_fault_latency", (void *)_cffi_f_fpr_oracle_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 768), (void *)_cffi_d_fpr_oracle_fault_latency },
+  { "fpr_oracle_fault_latency", (void *)_cffi_f_fpr_oracle_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 772), (void *)_cffi_d_fpr_oracle_fault_latency },
   { "fpr_oracle_populate", (void *)_cffi_f_fpr_oracle_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 343), (void *)_cffi_d_fpr_oracle_populate },
   { "fpr_oracle_read", (void *)_cffi_f_fpr_oracle_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 358), (void *)_cffi_d_fpr_oracle_read },
-  { "fpr_oracle_release", (void *)_cffi_f_fpr_oracle_release, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 759), (void *)_cffi_d_fpr_oracle_release },
-  { "fpr_oracle_released", (void *)_cffi_f_fpr_oracle_released, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 883), (void *)_cffi_d_fpr_oracle_released },
-  { "fpr_oracle_resident_bytes", (void *)_cffi_f_fpr_oracle_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 821), (void *)_cffi_d_fpr_oracle_resident_bytes },
-  { "fpr_oracle_touch", (void *)_cffi_f_fpr_oracle_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 750), (void *)_cffi_d_fpr_oracle_touch },
+  { "fpr_oracle_release", (void *)_cffi_f_fpr_oracle_release, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 763), (void *)_cffi_d_fpr_oracle_release },
+  { "fpr_oracle_released", (void *)_cffi_f_fpr_oracle_released, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 913), (void *)_cffi_d_fpr_oracle_released },
+  { "fpr_oracle_report_to", (void *)_cffi_f_fpr_oracle_report_to, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 909), (void *)_cffi_d_fpr_oracle_report_to },
+  { "fpr_oracle_resident_bytes", (void *)_cffi_f_fpr_oracle_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 832), (void *)_cffi_d_fpr_oracle_resident_bytes },
+  { "fpr_oracle_touch", (void *)_cffi_f_fpr_oracle_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 754), (void *)_cffi_d_fpr_oracle_touch },
   { "fpr_packed_driver_add", (void *)_cffi_f_fpr_packed_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 376), (void *)_cffi_d_fpr_packed_driver_add },
   { "fpr_packed_driver_disable_interrupts", (void *)_cffi_f_fpr_packed_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 364), (void *)_cffi_d_fpr_packed_driver_disable_interrupts },
   { "fpr_packed_driver_enable_interrupts", (void *)_cffi_f_fpr_packed_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 382), (void *)_cffi_d_fpr_packed_driver_enable_interrupts },
@@ -16577,30 +17127,31 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_packed_ring_start", (void *)_cffi_f_fpr_packed_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 403), (void *)_cffi_d_fpr_packed_ring_start },
   { "fpr_packed_ring_unpop", (void *)_cffi_f_fpr_packed_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 391), (void *)_cffi_d_fpr_packed_ring_unpop },
   { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 204), (void *)_cffi_d_fpr_pcp_read },
-  { "fpr_pressure_background_ns", (void *)_cffi_f_fpr_pressure_background_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 791), (void *)_cffi_d_fpr_pressure_background_ns },
-  { "fpr_pressure_counters", (void *)_cffi_f_fpr_pressure_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 896), (void *)_cffi_d_fpr_pressure_counters },
+  { "fpr_pressure_background_ns", (void *)_cffi_f_fpr_pressure_background_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 795), (void *)_cffi_d_fpr_pressure_background_ns },
+  { "fpr_pressure_counters", (void *)_cffi_f_fpr_pressure_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 926), (void *)_cffi_d_fpr_pressure_counters },
   { "fpr_pressure_create", (void *)_cffi_f_fpr_pressure_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 428), (void *)_cffi_d_fpr_pressure_create },
-  { "fpr_pressure_destroy", (void *)_cffi_f_fpr_pressure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 893), (void *)_cffi_d_fpr_pressure_destroy },
-  { "fpr_pressure_kills", (void *)_cffi_f_fpr_pressure_kills, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 791), (void *)_cffi_d_fpr_pressure_kills },
+  { "fpr_pressure_destroy", (void *)_cffi_f_fpr_pressure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 923), (void *)_cffi_d_fpr_pressure_destroy },
+  { "fpr_pressure_kills", (void *)_cffi_f_fpr_pressure_kills, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 795), (void *)_cffi_d_fpr_pressure_kills },
   { "fpr_pressure_validate", (void *)_cffi_f_fpr_pressure_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 425), (void *)_cffi_d_fpr_pressure_validate },
-  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 827), (void *)_cffi_d_fpr_random_below },
-  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 824), (void *)_cffi_d_fpr_random_next },
-  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 900), (void *)_cffi_d_fpr_random_seed },
+  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 838), (void *)_cffi_d_fpr_random_below },
+  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 835), (void *)_cffi_d_fpr_random_next },
+  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 930), (void *)_cffi_d_fpr_random_seed },
   { "fpr_real_memory_count_states", (void *)_cffi_f_fpr_real_memory_count_states, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 464), (void *)_cffi_d_fpr_real_memory_count_states },
-  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 908), (void *)_cffi_d_fpr_real_memory_counters },
+  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 942), (void *)_cffi_d_fpr_real_memory_counters },
   { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 473), (void *)_cffi_d_fpr_real_memory_create },
-  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 905), (void *)_cffi_d_fpr_real_memory_destroy },
+  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 935), (void *)_cffi_d_fpr_real_memory_destroy },
   { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 432), (void *)_cffi_d_fpr_real_memory_discard },
-  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 771), (void *)_cffi_d_fpr_real_memory_fault_latency },
+  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 775), (void *)_cffi_d_fpr_real_memory_fault_latency },
   { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 461), (void *)_cffi_d_fpr_real_memory_fd },
-  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 834), (void *)_cffi_d_fpr_real_memory_offset },
-  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 849), (void *)_cffi_d_fpr_real_memory_pointer },
+  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 845), (void *)_cffi_d_fpr_real_memory_offset },
+  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 860), (void *)_cffi_d_fpr_real_memory_pointer },
   { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 449), (void *)_cffi_d_fpr_real_memory_populate },
   { "fpr_real_memory_press", (void *)_cffi_f_fpr_real_memory_press, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 444), (void *)_cffi_d_fpr_real_memory_press },
   { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 455), (void *)_cffi_d_fpr_real_memory_read },
-  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 831), (void *)_cffi_d_fpr_real_memory_resident_bytes },
+  { "fpr_real_memory_report_to", (void *)_cffi_f_fpr_real_memory_report_to, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 938), (void *)_cffi_d_fpr_real_memory_report_to },
+  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 842), (void *)_cffi_d_fpr_real_memory_resident_bytes },
   { "fpr_real_memory_settle", (void *)_cffi_f_fpr_real_memory_settle, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 440), (void *)_cffi_d_fpr_real_memory_settle },
-  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 750), (void *)_cffi_d_fpr_real_memory_touch },
+  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 754), (void *)_cffi_d_fpr_real_memory_touch },
   { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 280), (void *)_cffi_d_fpr_region_find },
   { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 601), (void *)_cffi_d_fpr_replay_actions },
   { "fpr_replay_frames", (void *)_cffi_f_fpr_replay_frames, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 43), (void *)_cffi_d_fpr_replay_frames },
@@ -16609,25 +17160,26 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 249), (void *)_cffi_d_fpr_report_judge },
   { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 234), (void *)_cffi_d_fpr_report_segments },
   { "fpr_residency_count_states", (void *)_cffi_f_fpr_residency_count_states, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 503), (void *)_cffi_d_fpr_residency_count_states },
-  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 920), (void *)_cffi_d_fpr_residency_counters },
+  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 958), (void *)_cffi_d_fpr_residency_counters },
   { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 525), (void *)_cffi_d_fpr_residency_create },
-  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 913), (void *)_cffi_d_fpr_residency_destroy },
+  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 947), (void *)_cffi_d_fpr_residency_destroy },
   { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 483), (void *)_cffi_d_fpr_residency_discard },
   { "fpr_residency_drop_lazy", (void *)_cffi_f_fpr_residency_drop_lazy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 491), (void *)_cffi_d_fpr_residency_drop_lazy },
-  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 774), (void *)_cffi_d_fpr_residency_fault_latency },
+  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 778), (void *)_cffi_d_fpr_residency_fault_latency },
   { "fpr_residency_join", (void *)_cffi_f_fpr_residency_join, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 479), (void *)_cffi_d_fpr_residency_join },
-  { "fpr_residency_killed_ns", (void *)_cffi_f_fpr_residency_killed_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 838), (void *)_cffi_d_fpr_residency_killed_ns },
-  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 838), (void *)_cffi_d_fpr_residency_metadata_bytes },
+  { "fpr_residency_killed_ns", (void *)_cffi_f_fpr_residency_killed_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 849), (void *)_cffi_d_fpr_residency_killed_ns },
+  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 849), (void *)_cffi_d_fpr_residency_metadata_bytes },
   { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 497), (void *)_cffi_d_fpr_residency_populate },
   { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 512), (void *)_cffi_d_fpr_residency_read },
-  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 838), (void *)_cffi_d_fpr_residency_resident_bytes },
-  { "fpr_residency_share", (void *)_cffi_f_fpr_residency_share, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 916), (void *)_cffi_d_fpr_residency_share },
-  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 750), (void *)_cffi_d_fpr_residency_touch },
-  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 928), (void *)_cffi_d_fpr_shared_discard },
+  { "fpr_residency_report_to", (void *)_cffi_f_fpr_residency_report_to, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 950), (void *)_cffi_d_fpr_residency_report_to },
+  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 849), (void *)_cffi_d_fpr_residency_resident_bytes },
+  { "fpr_residency_share", (void *)_cffi_f_fpr_residency_share, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 954), (void *)_cffi_d_fpr_residency_share },
+  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 754), (void *)_cffi_d_fpr_residency_touch },
+  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 966), (void *)_cffi_d_fpr_shared_discard },
   { "fpr_shared_map", (void *)_cffi_f_fpr_shared_map, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 3), (void *)_cffi_d_fpr_shared_map },
   { "fpr_shared_map_lost", (void *)_cffi_f_fpr_shared_map_lost, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 532), (void *)_cffi_d_fpr_shared_map_lost },
-  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 925), (void *)_cffi_d_fpr_shared_unmap },
-  { "fpr_signaller_close", (void *)_cffi_f_fpr_signaller_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 936), (void *)_cffi_d_fpr_signaller_close },
+  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 963), (void *)_cffi_d_fpr_shared_unmap },
+  { "fpr_signaller_close", (void *)_cffi_f_fpr_signaller_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 974), (void *)_cffi_d_fpr_signaller_close },
   { "fpr_signaller_open", (void *)_cffi_f_fpr_signaller_open, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 535), (void *)_cffi_d_fpr_signaller_open },
   { "fpr_signaller_send", (void *)_cffi_f_fpr_signaller_send, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 538), (void *)_cffi_d_fpr_signaller_send },
   { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 555), (void *)_cffi_d_fpr_split_driver_add },
@@ -16652,9 +17204,9 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_vcpus_add_unlisted", (void *)_cffi_f_fpr_vcpus_add_unlisted, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 661), (void *)_cffi_d_fpr_vcpus_add_unlisted },
   { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 674), (void *)_cffi_d_fpr_vcpus_charge },
   { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 702), (void *)_cffi_d_fpr_vcpus_create },
-  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 939), (void *)_cffi_d_fpr_vcpus_destroy },
+  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 977), (void *)_cffi_d_fpr_vcpus_destroy },
   { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 667), (void *)_cffi_d_fpr_vcpus_interrupt },
-  { "fpr_vcpus_next_ns", (void *)_cffi_f_fpr_vcpus_next_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 841), (void *)_cffi_d_fpr_vcpus_next_ns },
+  { "fpr_vcpus_next_ns", (void *)_cffi_f_fpr_vcpus_next_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 852), (void *)_cffi_d_fpr_vcpus_next_ns },
   { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 685), (void *)_cffi_d_fpr_vcpus_owner },
   { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 695), (void *)_cffi_d_fpr_vcpus_owner_read },
   { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 649), (void *)_cffi_d_fpr_vcpus_refill },
@@ -16664,7 +17216,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 690), (void *)_cffi_d_fpr_vcpus_task },
   { "fpr_vm_clock_add", (void *)_cffi_f_fpr_vm_clock_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 709), (void *)_cffi_d_fpr_vm_clock_add },
   { "fpr_vm_clock_create", (void *)_cffi_f_fpr_vm_clock_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 731), (void *)_cffi_d_fpr_vm_clock_create },
-  { "fpr_vm_clock_destroy", (void *)_cffi_f_fpr_vm_clock_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 942), (void *)_cffi_d_fpr_vm_clock_destroy },
+  { "fpr_vm_clock_destroy", (void *)_cffi_f_fpr_vm_clock_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 980), (void *)_cffi_d_fpr_vm_clock_destroy },
   { "fpr_vm_clock_horizon", (void *)_cffi_f_fpr_vm_clock_horizon, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 714), (void *)_cffi_d_fpr_vm_clock_horizon },
   { "fpr_vm_clock_remove", (void *)_cffi_f_fpr_vm_clock_remove, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 714), (void *)_cffi_d_fpr_vm_clock_remove },
   { "fpr_vm_clock_run", (void *)_cffi_f_fpr_vm_clock_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 726), (void *)_cffi_d_fpr_vm_clock_run },
@@ -16686,22 +17238,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "top_order", offsetof(struct fpr_allocator_config, top_order),
                  sizeof(((struct fpr_allocator_config *)0)->top_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 1079) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 1118) },
   { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
                        sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 1079) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 1118) },
   { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
                  sizeof(((struct fpr_allocator_config *)0)->thp_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 1079) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 1118) },
   { "placement", offsetof(struct fpr_allocator_config, placement),
                  sizeof(((struct fpr_allocator_config *)0)->placement),
-                 _CFFI_OP(_CFFI_OP_NOOP, 1079) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 1118) },
   { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
                     sizeof(((struct fpr_allocator_config *)0)->boost_factor),
                     _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "rules", offsetof(struct fpr_allocator_config, rules),
              sizeof(((struct fpr_allocator_config *)0)->rules),
-             _CFFI_OP(_CFFI_OP_NOOP, 1031) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1070) },
   { "numbers", offsetof(struct fpr_balloon_account, numbers),
                sizeof(((struct fpr_balloon_account *)0)->numbers),
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16749,10 +17301,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "vcpu", offsetof(struct fpr_clock_stop, vcpu),
             sizeof(((struct fpr_clock_stop *)0)->vcpu),
-            _CFFI_OP(_CFFI_OP_NOOP, 1046) },
+            _CFFI_OP(_CFFI_OP_NOOP, 1085) },
   { "ns", offsetof(struct fpr_cost, ns),
           sizeof(((struct fpr_cost *)0)->ns),
-          _CFFI_OP(_CFFI_OP_NOOP, 1071) },
+          _CFFI_OP(_CFFI_OP_NOOP, 1110) },
   { "bend", offsetof(struct fpr_cost, bend),
             sizeof(((struct fpr_cost *)0)->bend),
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -16761,10 +17313,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "number", offsetof(struct fpr_cost_steps, number),
               sizeof(((struct fpr_cost_steps *)0)->number),
-              _CFFI_OP(_CFFI_OP_NOOP, 1063) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1102) },
   { "at", offsetof(struct fpr_cost_steps, at),
           sizeof(((struct fpr_cost_steps *)0)->at),
-          _CFFI_OP(_CFFI_OP_NOOP, 980) },
+          _CFFI_OP(_CFFI_OP_NOOP, 1018) },
   { "allocs", offsetof(struct fpr_counters, allocs),
               sizeof(((struct fpr_counters *)0)->allocs),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16884,7 +17436,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                          _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "regions", offsetof(struct fpr_guest_memory, regions),
                sizeof(((struct fpr_guest_memory *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 1018) },
+               _CFFI_OP(_CFFI_OP_NOOP, 1057) },
   { "count", offsetof(struct fpr_guest_memory, count),
              sizeof(((struct fpr_guest_memory *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -16899,67 +17451,67 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "buckets", offsetof(struct fpr_histogram, buckets),
                sizeof(((struct fpr_histogram *)0)->buckets),
-               _CFFI_OP(_CFFI_OP_NOOP, 1073) },
+               _CFFI_OP(_CFFI_OP_NOOP, 1112) },
   { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
                 sizeof(((struct fpr_host_costs *)0)->fault_4k),
-                _CFFI_OP(_CFFI_OP_NOOP, 979) },
+                _CFFI_OP(_CFFI_OP_NOOP, 1017) },
   { "refault_4k", offsetof(struct fpr_host_costs, refault_4k),
                   sizeof(((struct fpr_host_costs *)0)->refault_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 979) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 1017) },
   { "fault_2m", offsetof(struct fpr_host_costs, fault_2m),
                 sizeof(((struct fpr_host_costs *)0)->fault_2m),
-                _CFFI_OP(_CFFI_OP_NOOP, 979) },
+                _CFFI_OP(_CFFI_OP_NOOP, 1017) },
   { "refault_2m", offsetof(struct fpr_host_costs, refault_2m),
                   sizeof(((struct fpr_host_costs *)0)->refault_2m),
-                  _CFFI_OP(_CFFI_OP_NOOP, 979) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 1017) },
   { "discard_call", offsetof(struct fpr_host_costs, discard_call),
                     sizeof(((struct fpr_host_costs *)0)->discard_call),
-                    _CFFI_OP(_CFFI_OP_NOOP, 979) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 1017) },
   { "discard_flush", offsetof(struct fpr_host_costs, discard_flush),
                      sizeof(((struct fpr_host_costs *)0)->discard_flush),
-                     _CFFI_OP(_CFFI_OP_NOOP, 979) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 1017) },
   { "discard_huge_2m", offsetof(struct fpr_host_costs, discard_huge_2m),
                        sizeof(((struct fpr_host_costs *)0)->discard_huge_2m),
-                       _CFFI_OP(_CFFI_OP_NOOP, 979) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 1017) },
   { "discard_4k", offsetof(struct fpr_host_costs, discard_4k),
                   sizeof(((struct fpr_host_costs *)0)->discard_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 979) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 1017) },
   { "discard_empty_2m", offsetof(struct fpr_host_costs, discard_empty_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_empty_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 979) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 1017) },
   { "discard_table_2m", offsetof(struct fpr_host_costs, discard_table_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_table_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 979) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 1017) },
   { "discard_split_2m", offsetof(struct fpr_host_costs, discard_split_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_split_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 979) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 1017) },
   { "kick", offsetof(struct fpr_host_costs, kick),
             sizeof(((struct fpr_host_costs *)0)->kick),
-            _CFFI_OP(_CFFI_OP_NOOP, 979) },
+            _CFFI_OP(_CFFI_OP_NOOP, 1017) },
   { "interrupt", offsetof(struct fpr_host_costs, interrupt),
                  sizeof(((struct fpr_host_costs *)0)->interrupt),
-                 _CFFI_OP(_CFFI_OP_NOOP, 979) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 1017) },
   { "fault_outer_4k", offsetof(struct fpr_host_costs, fault_outer_4k),
                       sizeof(((struct fpr_host_costs *)0)->fault_outer_4k),
-                      _CFFI_OP(_CFFI_OP_NOOP, 979) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1017) },
   { "fault_outer_2m", offsetof(struct fpr_host_costs, fault_outer_2m),
                       sizeof(((struct fpr_host_costs *)0)->fault_outer_2m),
-                      _CFFI_OP(_CFFI_OP_NOOP, 979) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1017) },
   { "fault_4k_steps", offsetof(struct fpr_host_costs, fault_4k_steps),
                       sizeof(((struct fpr_host_costs *)0)->fault_4k_steps),
-                      _CFFI_OP(_CFFI_OP_NOOP, 982) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1020) },
   { "refault_4k_steps", offsetof(struct fpr_host_costs, refault_4k_steps),
                         sizeof(((struct fpr_host_costs *)0)->refault_4k_steps),
-                        _CFFI_OP(_CFFI_OP_NOOP, 982) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 1020) },
   { "fault_2m_steps", offsetof(struct fpr_host_costs, fault_2m_steps),
                       sizeof(((struct fpr_host_costs *)0)->fault_2m_steps),
-                      _CFFI_OP(_CFFI_OP_NOOP, 982) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1020) },
   { "refault_2m_steps", offsetof(struct fpr_host_costs, refault_2m_steps),
                         sizeof(((struct fpr_host_costs *)0)->refault_2m_steps),
-                        _CFFI_OP(_CFFI_OP_NOOP, 982) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 1020) },
   { "discard_huge_2m_steps", offsetof(struct fpr_host_costs, discard_huge_2m_steps),
                              sizeof(((struct fpr_host_costs *)0)->discard_huge_2m_steps),
-                             _CFFI_OP(_CFFI_OP_NOOP, 982) },
+                             _CFFI_OP(_CFFI_OP_NOOP, 1020) },
   { "cpus", offsetof(struct fpr_host_costs, cpus),
             sizeof(((struct fpr_host_costs *)0)->cpus),
             _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16968,7 +17520,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "pace", offsetof(struct fpr_host_costs, pace),
             sizeof(((struct fpr_host_costs *)0)->pace),
-            _CFFI_OP(_CFFI_OP_NOOP, 979) },
+            _CFFI_OP(_CFFI_OP_NOOP, 1017) },
   { "pace_ns", offsetof(struct fpr_host_costs, pace_ns),
                sizeof(((struct fpr_host_costs *)0)->pace_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -17124,10 +17676,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 301) },
   { "touch", offsetof(struct fpr_memory_port, touch),
              sizeof(((struct fpr_memory_port *)0)->touch),
-             _CFFI_OP(_CFFI_OP_NOOP, 969) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "release", offsetof(struct fpr_memory_port, release),
                sizeof(((struct fpr_memory_port *)0)->release),
-               _CFFI_OP(_CFFI_OP_NOOP, 970) },
+               _CFFI_OP(_CFFI_OP_NOOP, 1008) },
   { "gpa", offsetof(struct fpr_memory_region, gpa),
            sizeof(((struct fpr_memory_region *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -17163,13 +17715,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "kind", offsetof(struct fpr_op, kind),
             sizeof(((struct fpr_op *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 1079) },
+            _CFFI_OP(_CFFI_OP_NOOP, 1118) },
   { "order", offsetof(struct fpr_op, order),
              sizeof(((struct fpr_op *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 1079) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1118) },
   { "type", offsetof(struct fpr_op, type),
             sizeof(((struct fpr_op *)0)->type),
-            _CFFI_OP(_CFFI_OP_NOOP, 1079) },
+            _CFFI_OP(_CFFI_OP_NOOP, 1118) },
   { "flags", offsetof(struct fpr_op, flags),
              sizeof(((struct fpr_op *)0)->flags),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -17184,19 +17736,19 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "layout", offsetof(struct fpr_packed_driver, layout),
               sizeof(((struct fpr_packed_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 1030) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1069) },
   { "table", offsetof(struct fpr_packed_driver, table),
              sizeof(((struct fpr_packed_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 1053) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1092) },
   { "driver", offsetof(struct fpr_packed_driver, driver),
               sizeof(((struct fpr_packed_driver *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 1055) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1094) },
   { "device", offsetof(struct fpr_packed_driver, device),
               sizeof(((struct fpr_packed_driver *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 1055) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1094) },
   { "tables", offsetof(struct fpr_packed_driver, tables),
               sizeof(((struct fpr_packed_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 1053) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1092) },
   { "slots", offsetof(struct fpr_packed_driver, slots),
              sizeof(((struct fpr_packed_driver *)0)->slots),
              _CFFI_OP(_CFFI_OP_NOOP, 371) },
@@ -17244,25 +17796,25 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "used_wrap", offsetof(struct fpr_packed_note, used_wrap),
                  sizeof(((struct fpr_packed_note *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 1079) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 1118) },
   { "old_used_wrap", offsetof(struct fpr_packed_note, old_used_wrap),
                      sizeof(((struct fpr_packed_note *)0)->old_used_wrap),
-                     _CFFI_OP(_CFFI_OP_NOOP, 1079) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 1118) },
   { "layout", offsetof(struct fpr_packed_ring, layout),
               sizeof(((struct fpr_packed_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 1030) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1069) },
   { "table", offsetof(struct fpr_packed_ring, table),
              sizeof(((struct fpr_packed_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 1053) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1092) },
   { "driver", offsetof(struct fpr_packed_ring, driver),
               sizeof(((struct fpr_packed_ring *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 1055) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1094) },
   { "device", offsetof(struct fpr_packed_ring, device),
               sizeof(((struct fpr_packed_ring *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 1055) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1094) },
   { "note", offsetof(struct fpr_packed_ring, note),
             sizeof(((struct fpr_packed_ring *)0)->note),
-            _CFFI_OP(_CFFI_OP_NOOP, 1005) },
+            _CFFI_OP(_CFFI_OP_NOOP, 1044) },
   { "avail", offsetof(struct fpr_packed_ring, avail),
              sizeof(((struct fpr_packed_ring *)0)->avail),
              _CFFI_OP(_CFFI_OP_NOOP, 586) },
@@ -17292,7 +17844,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "counters", offsetof(struct fpr_packed_ring, counters),
                 sizeof(((struct fpr_packed_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 1029) },
+                _CFFI_OP(_CFFI_OP_NOOP, 1068) },
   { "words", offsetof(struct fpr_page_set, words),
              sizeof(((struct fpr_page_set *)0)->words),
              _CFFI_OP(_CFFI_OP_NOOP, 29) },
@@ -17343,7 +17895,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                    _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "swap", offsetof(struct fpr_pressure_config, swap),
             sizeof(((struct fpr_pressure_config *)0)->swap),
-            _CFFI_OP(_CFFI_OP_NOOP, 1038) },
+            _CFFI_OP(_CFFI_OP_NOOP, 1077) },
   { "seed", offsetof(struct fpr_pressure_config, seed),
             sizeof(((struct fpr_pressure_config *)0)->seed),
             _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -17400,7 +17952,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 1069) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1108) },
   { "gpa", offsetof(struct fpr_range, gpa),
            sizeof(((struct fpr_range *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -17526,13 +18078,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
                      sizeof(((struct fpr_report_account *)0)->skipped_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 1075) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 1114) },
   { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
                       sizeof(((struct fpr_report_account *)0)->skipped_pieces),
-                      _CFFI_OP(_CFFI_OP_NOOP, 1075) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1114) },
   { "sizes", offsetof(struct fpr_report_account, sizes),
              sizeof(((struct fpr_report_account *)0)->sizes),
-             _CFFI_OP(_CFFI_OP_NOOP, 1067) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1106) },
   { "segment", offsetof(struct fpr_report_cursor, segment),
                sizeof(((struct fpr_report_cursor *)0)->segment),
                _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -17544,7 +18096,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "guards", offsetof(struct fpr_report_rules, guards),
               sizeof(((struct fpr_report_rules *)0)->guards),
-              _CFFI_OP(_CFFI_OP_NOOP, 1014) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1053) },
   { "guard_count", offsetof(struct fpr_report_rules, guard_count),
                    sizeof(((struct fpr_report_rules *)0)->guard_count),
                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -17628,46 +18180,46 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "tails", offsetof(struct fpr_rules, tails),
              sizeof(((struct fpr_rules *)0)->tails),
-             _CFFI_OP(_CFFI_OP_NOOP, 1079) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1118) },
   { "guards_reserves", offsetof(struct fpr_rules, guards_reserves),
                        sizeof(((struct fpr_rules *)0)->guards_reserves),
-                       _CFFI_OP(_CFFI_OP_NOOP, 1079) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 1118) },
   { "pcp_top_order", offsetof(struct fpr_rules, pcp_top_order),
                      sizeof(((struct fpr_rules *)0)->pcp_top_order),
-                     _CFFI_OP(_CFFI_OP_NOOP, 1079) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 1118) },
   { "pcp_huge_lists", offsetof(struct fpr_rules, pcp_huge_lists),
                       sizeof(((struct fpr_rules *)0)->pcp_huge_lists),
-                      _CFFI_OP(_CFFI_OP_NOOP, 1079) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1118) },
   { "pcp_sizing", offsetof(struct fpr_rules, pcp_sizing),
                   sizeof(((struct fpr_rules *)0)->pcp_sizing),
-                  _CFFI_OP(_CFFI_OP_NOOP, 1079) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 1118) },
   { "pcp_drain", offsetof(struct fpr_rules, pcp_drain),
                  sizeof(((struct fpr_rules *)0)->pcp_drain),
-                 _CFFI_OP(_CFFI_OP_NOOP, 1079) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 1118) },
   { "pcp_drains_in_batches", offsetof(struct fpr_rules, pcp_drains_in_batches),
                              sizeof(((struct fpr_rules *)0)->pcp_drains_in_batches),
-                             _CFFI_OP(_CFFI_OP_NOOP, 1079) },
+                             _CFFI_OP(_CFFI_OP_NOOP, 1118) },
   { "pcp_keeps_type", offsetof(struct fpr_rules, pcp_keeps_type),
                       sizeof(((struct fpr_rules *)0)->pcp_keeps_type),
-                      _CFFI_OP(_CFFI_OP_NOOP, 1079) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1118) },
   { "fallback", offsetof(struct fpr_rules, fallback),
                 sizeof(((struct fpr_rules *)0)->fallback),
-                _CFFI_OP(_CFFI_OP_NOOP, 1079) },
+                _CFFI_OP(_CFFI_OP_NOOP, 1118) },
   { "relabel", offsetof(struct fpr_rules, relabel),
                sizeof(((struct fpr_rules *)0)->relabel),
-               _CFFI_OP(_CFFI_OP_NOOP, 1079) },
+               _CFFI_OP(_CFFI_OP_NOOP, 1118) },
   { "frees_reversed", offsetof(struct fpr_rules, frees_reversed),
                       sizeof(((struct fpr_rules *)0)->frees_reversed),
-                      _CFFI_OP(_CFFI_OP_NOOP, 1079) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1118) },
   { "keeps_unlisted", offsetof(struct fpr_rules, keeps_unlisted),
                       sizeof(((struct fpr_rules *)0)->keeps_unlisted),
-                      _CFFI_OP(_CFFI_OP_NOOP, 1079) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1118) },
   { "highatomic_rounds_up", offsetof(struct fpr_rules, highatomic_rounds_up),
                             sizeof(((struct fpr_rules *)0)->highatomic_rounds_up),
-                            _CFFI_OP(_CFFI_OP_NOOP, 1079) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 1118) },
   { "labels_reserved", offsetof(struct fpr_rules, labels_reserved),
                        sizeof(((struct fpr_rules *)0)->labels_reserved),
-                       _CFFI_OP(_CFFI_OP_NOOP, 1079) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 1118) },
   { "gpa", offsetof(struct fpr_segment, gpa),
            sizeof(((struct fpr_segment *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -17700,10 +18252,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "fd", offsetof(struct fpr_shared_region, fd),
           sizeof(((struct fpr_shared_region *)0)->fd),
-          _CFFI_OP(_CFFI_OP_NOOP, 971) },
+          _CFFI_OP(_CFFI_OP_NOOP, 1009) },
   { "look_fd", offsetof(struct fpr_shared_region, look_fd),
                sizeof(((struct fpr_shared_region *)0)->look_fd),
-               _CFFI_OP(_CFFI_OP_NOOP, 971) },
+               _CFFI_OP(_CFFI_OP_NOOP, 1009) },
   { "cannot_free", offsetof(struct fpr_shared_region, cannot_free),
                    sizeof(((struct fpr_shared_region *)0)->cannot_free),
                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -17715,22 +18267,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "source", offsetof(struct fpr_signaller, source),
               sizeof(((struct fpr_signaller *)0)->source),
-              _CFFI_OP(_CFFI_OP_NOOP, 971) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1009) },
   { "layout", offsetof(struct fpr_split_driver, layout),
               sizeof(((struct fpr_split_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 1030) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1069) },
   { "table", offsetof(struct fpr_split_driver, table),
              sizeof(((struct fpr_split_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 1059) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1098) },
   { "avail", offsetof(struct fpr_split_driver, avail),
              sizeof(((struct fpr_split_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 1057) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1096) },
   { "used", offsetof(struct fpr_split_driver, used),
             sizeof(((struct fpr_split_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 1061) },
+            _CFFI_OP(_CFFI_OP_NOOP, 1100) },
   { "tables", offsetof(struct fpr_split_driver, tables),
               sizeof(((struct fpr_split_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 1059) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1098) },
   { "slots", offsetof(struct fpr_split_driver, slots),
              sizeof(((struct fpr_split_driver *)0)->slots),
              _CFFI_OP(_CFFI_OP_NOOP, 371) },
@@ -17769,16 +18321,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "layout", offsetof(struct fpr_split_ring, layout),
               sizeof(((struct fpr_split_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 1030) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1069) },
   { "table", offsetof(struct fpr_split_ring, table),
              sizeof(((struct fpr_split_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 1059) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1098) },
   { "avail", offsetof(struct fpr_split_ring, avail),
              sizeof(((struct fpr_split_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 1057) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1096) },
   { "used", offsetof(struct fpr_split_ring, used),
             sizeof(((struct fpr_split_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 1061) },
+            _CFFI_OP(_CFFI_OP_NOOP, 1100) },
   { "taken", offsetof(struct fpr_split_ring, taken),
              sizeof(((struct fpr_split_ring *)0)->taken),
              _CFFI_OP(_CFFI_OP_NOOP, 29) },
@@ -17802,16 +18354,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "counters", offsetof(struct fpr_split_ring, counters),
                 sizeof(((struct fpr_split_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 1029) },
+                _CFFI_OP(_CFFI_OP_NOOP, 1068) },
   { "in_4k", offsetof(struct fpr_swap_costs, in_4k),
              sizeof(((struct fpr_swap_costs *)0)->in_4k),
-             _CFFI_OP(_CFFI_OP_NOOP, 979) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1017) },
   { "in_next_4k", offsetof(struct fpr_swap_costs, in_next_4k),
                   sizeof(((struct fpr_swap_costs *)0)->in_next_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 979) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 1017) },
   { "out_4k", offsetof(struct fpr_swap_costs, out_4k),
               sizeof(((struct fpr_swap_costs *)0)->out_4k),
-              _CFFI_OP(_CFFI_OP_NOOP, 979) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1017) },
   { "read_ns", offsetof(struct fpr_swap_costs, read_ns),
                sizeof(((struct fpr_swap_costs *)0)->read_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -17880,28 +18432,28 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "kind", offsetof(struct fpr_trace_event, kind),
             sizeof(((struct fpr_trace_event *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 1079) },
+            _CFFI_OP(_CFFI_OP_NOOP, 1118) },
   { "order", offsetof(struct fpr_trace_event, order),
              sizeof(((struct fpr_trace_event *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 1079) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1118) },
   { "migratetype", offsetof(struct fpr_trace_event, migratetype),
                    sizeof(((struct fpr_trace_event *)0)->migratetype),
-                   _CFFI_OP(_CFFI_OP_NOOP, 972) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 1010) },
   { "flags", offsetof(struct fpr_trace_event, flags),
              sizeof(((struct fpr_trace_event *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 1079) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1118) },
   { "fallback_order", offsetof(struct fpr_trace_event, fallback_order),
                       sizeof(((struct fpr_trace_event *)0)->fallback_order),
-                      _CFFI_OP(_CFFI_OP_NOOP, 1079) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1118) },
   { "fallback_migratetype", offsetof(struct fpr_trace_event, fallback_migratetype),
                             sizeof(((struct fpr_trace_event *)0)->fallback_migratetype),
-                            _CFFI_OP(_CFFI_OP_NOOP, 972) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 1010) },
   { "pageblock_order", offsetof(struct fpr_trace_event, pageblock_order),
                        sizeof(((struct fpr_trace_event *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 1079) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 1118) },
   { "reserved", offsetof(struct fpr_trace_event, reserved),
                 sizeof(((struct fpr_trace_event *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 1080) },
+                _CFFI_OP(_CFFI_OP_NOOP, 1119) },
   { "time_ns", offsetof(struct fpr_trace_marker, time_ns),
                sizeof(((struct fpr_trace_marker *)0)->time_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 37) },
@@ -17958,10 +18510,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "counts", offsetof(struct fpr_trace_state, counts),
               sizeof(((struct fpr_trace_state *)0)->counts),
-              _CFFI_OP(_CFFI_OP_NOOP, 1077) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1116) },
   { "first_line", offsetof(struct fpr_trace_state, first_line),
                   sizeof(((struct fpr_trace_state *)0)->first_line),
-                  _CFFI_OP(_CFFI_OP_NOOP, 1077) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 1116) },
   { "lost_events", offsetof(struct fpr_trace_state, lost_events),
                    sizeof(((struct fpr_trace_state *)0)->lost_events),
                    _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -18006,7 +18558,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "costs", offsetof(struct fpr_vcpus_config, costs),
              sizeof(((struct fpr_vcpus_config *)0)->costs),
-             _CFFI_OP(_CFFI_OP_NOOP, 987) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1026) },
   { "vms", offsetof(struct fpr_vm_clock_config, vms),
            sizeof(((struct fpr_vm_clock_config *)0)->vms),
            _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -18045,7 +18597,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
                       sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
-                      _CFFI_OP(_CFFI_OP_NOOP, 1069) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1108) },
   { "zone_class", offsetof(struct fpr_zone_config, zone_class),
                   sizeof(((struct fpr_zone_config *)0)->zone_class),
                   _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -18060,7 +18612,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "config", offsetof(struct fpr_zone_state, config),
               sizeof(((struct fpr_zone_state *)0)->config),
-              _CFFI_OP(_CFFI_OP_NOOP, 1051) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1090) },
   { "free_pages", offsetof(struct fpr_zone_state, free_pages),
                   sizeof(((struct fpr_zone_state *)0)->free_pages),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -18075,227 +18627,229 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "nr_free", offsetof(struct fpr_zone_state, nr_free),
                sizeof(((struct fpr_zone_state *)0)->nr_free),
-               _CFFI_OP(_CFFI_OP_NOOP, 1065) },
+               _CFFI_OP(_CFFI_OP_NOOP, 1104) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_allocator", 973, _CFFI_F_OPAQUE,
+  { "fpr_allocator", 1011, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_allocator_config", 974, _CFFI_F_CHECK_FIELDS,
+  { "fpr_allocator_config", 1012, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 10 },
-  { "fpr_balloon_account", 975, _CFFI_F_CHECK_FIELDS,
+  { "fpr_balloon_account", 1013, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_balloon_account), offsetof(struct _cffi_align_struct_fpr_balloon_account, y), 10, 3 },
-  { "fpr_block", 976, _CFFI_F_CHECK_FIELDS,
+  { "fpr_block", 1014, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 13, 3 },
-  { "fpr_chain", 977, _CFFI_F_CHECK_FIELDS,
+  { "fpr_chain", 1015, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 16, 7 },
-  { "fpr_clock_stop", 978, _CFFI_F_CHECK_FIELDS,
+  { "fpr_clock_stop", 1016, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_clock_stop), offsetof(struct _cffi_align_struct_fpr_clock_stop, y), 23, 3 },
-  { "fpr_cost", 979, _CFFI_F_CHECK_FIELDS,
+  { "fpr_cost", 1017, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 26, 2 },
-  { "fpr_cost_steps", 982, _CFFI_F_CHECK_FIELDS,
+  { "fpr_cost_steps", 1020, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_cost_steps), offsetof(struct _cffi_align_struct_fpr_cost_steps, y), 28, 3 },
-  { "fpr_counters", 984, _CFFI_F_CHECK_FIELDS,
+  { "fpr_counters", 1022, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 31, 14 },
-  { "fpr_discard_outcome", 985, _CFFI_F_CHECK_FIELDS,
+  { "fpr_discard_outcome", 1023, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 45, 11 },
-  { "fpr_driver_slot", 986, _CFFI_F_CHECK_FIELDS,
+  { "fpr_driver_slot", 1024, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 56, 4 },
-  { "fpr_guest_costs", 987, _CFFI_F_CHECK_FIELDS,
+  { "fpr_footprint", 1025, _CFFI_F_OPAQUE,
+    (size_t)-1, -1, -1, 0 /* opaque */ },
+  { "fpr_guest_costs", 1026, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 60, 10 },
-  { "fpr_guest_memory", 988, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_memory", 1027, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 70, 2 },
-  { "fpr_histogram", 989, _CFFI_F_CHECK_FIELDS,
+  { "fpr_histogram", 1028, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 72, 4 },
-  { "fpr_host_costs", 990, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_costs", 1029, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 76, 27 },
-  { "fpr_host_counters", 991, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_counters", 1030, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 103, 31 },
-  { "fpr_host_load", 992, _CFFI_F_OPAQUE,
+  { "fpr_host_load", 1031, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_measure", 993, _CFFI_F_OPAQUE,
+  { "fpr_measure", 1032, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_measure_config", 994, _CFFI_F_CHECK_FIELDS,
+  { "fpr_measure_config", 1033, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_measure_config), offsetof(struct _cffi_align_struct_fpr_measure_config, y), 134, 5 },
-  { "fpr_measure_order", 995, _CFFI_F_CHECK_FIELDS,
+  { "fpr_measure_order", 1034, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_measure_order), offsetof(struct _cffi_align_struct_fpr_measure_order, y), 139, 10 },
-  { "fpr_memory_port", 996, _CFFI_F_CHECK_FIELDS,
+  { "fpr_memory_port", 1035, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 149, 3 },
-  { "fpr_memory_region", 997, _CFFI_F_CHECK_FIELDS,
+  { "fpr_memory_region", 1036, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 152, 2 },
-  { "fpr_message_account", 998, _CFFI_F_CHECK_FIELDS,
+  { "fpr_message_account", 1037, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_message_account), offsetof(struct _cffi_align_struct_fpr_message_account, y), 154, 2 },
-  { "fpr_notify", 1000, _CFFI_F_CHECK_FIELDS,
+  { "fpr_notify", 1039, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 156, 5 },
-  { "fpr_op", 1001, _CFFI_F_CHECK_FIELDS,
+  { "fpr_op", 1040, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 161, 6 },
-  { "fpr_oracle", 1002, _CFFI_F_OPAQUE,
+  { "fpr_oracle", 1041, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_owner_view", 1003, _CFFI_F_CHECK_FIELDS,
+  { "fpr_owner_view", 1042, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 167, 3 },
-  { "fpr_packed_driver", 1004, _CFFI_F_CHECK_FIELDS,
+  { "fpr_packed_driver", 1043, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_packed_driver), offsetof(struct _cffi_align_struct_fpr_packed_driver, y), 170, 18 },
-  { "fpr_packed_note", 1006, _CFFI_F_CHECK_FIELDS,
+  { "fpr_packed_note", 1045, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_packed_note), offsetof(struct _cffi_align_struct_fpr_packed_note, y), 188, 4 },
-  { "fpr_packed_ring", 1007, _CFFI_F_CHECK_FIELDS,
+  { "fpr_packed_ring", 1046, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_packed_ring), offsetof(struct _cffi_align_struct_fpr_packed_ring, y), 192, 15 },
-  { "fpr_page_set", 1008, _CFFI_F_CHECK_FIELDS,
+  { "fpr_page_set", 1047, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_page_set), offsetof(struct _cffi_align_struct_fpr_page_set, y), 207, 3 },
-  { "fpr_pcp_demand", 1009, _CFFI_F_CHECK_FIELDS,
+  { "fpr_pcp_demand", 1048, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_pcp_demand), offsetof(struct _cffi_align_struct_fpr_pcp_demand, y), 210, 6 },
-  { "fpr_pressure", 1010, _CFFI_F_OPAQUE,
+  { "fpr_pressure", 1049, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_pressure_config", 1011, _CFFI_F_CHECK_FIELDS,
+  { "fpr_pressure_config", 1050, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_pressure_config), offsetof(struct _cffi_align_struct_fpr_pressure_config, y), 216, 11 },
-  { "fpr_pressure_counters", 1012, _CFFI_F_CHECK_FIELDS,
+  { "fpr_pressure_counters", 1051, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_pressure_counters), offsetof(struct _cffi_align_struct_fpr_pressure_counters, y), 227, 15 },
-  { "fpr_random", 1013, _CFFI_F_CHECK_FIELDS,
+  { "fpr_random", 1052, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 242, 1 },
-  { "fpr_range", 1015, _CFFI_F_CHECK_FIELDS,
+  { "fpr_range", 1054, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 243, 2 },
-  { "fpr_real_memory", 1016, _CFFI_F_OPAQUE,
+  { "fpr_real_memory", 1055, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_real_memory_config", 1017, _CFFI_F_CHECK_FIELDS,
+  { "fpr_real_memory_config", 1056, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 245, 5 },
-  { "fpr_region", 1019, _CFFI_F_CHECK_FIELDS,
+  { "fpr_region", 1058, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 250, 5 },
-  { "fpr_replay_frames_stats", 1020, _CFFI_F_CHECK_FIELDS,
+  { "fpr_replay_frames_stats", 1059, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 255, 10 },
-  { "fpr_replay_model_stats", 1021, _CFFI_F_CHECK_FIELDS,
+  { "fpr_replay_model_stats", 1060, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 265, 10 },
-  { "fpr_replay_phase", 1022, _CFFI_F_CHECK_FIELDS,
+  { "fpr_replay_phase", 1061, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 275, 2 },
-  { "fpr_replay_unseen", 1023, _CFFI_F_CHECK_FIELDS,
+  { "fpr_replay_unseen", 1062, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 277, 4 },
-  { "fpr_report_account", 1024, _CFFI_F_CHECK_FIELDS,
+  { "fpr_report_account", 1063, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 281, 6 },
-  { "fpr_report_cursor", 1025, _CFFI_F_CHECK_FIELDS,
+  { "fpr_report_cursor", 1064, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 287, 3 },
-  { "fpr_report_rules", 1026, _CFFI_F_CHECK_FIELDS,
+  { "fpr_report_rules", 1065, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 290, 3 },
-  { "fpr_residency", 1027, _CFFI_F_OPAQUE,
+  { "fpr_residency", 1066, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_residency_config", 1028, _CFFI_F_CHECK_FIELDS,
+  { "fpr_residency_config", 1067, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 293, 9 },
-  { "fpr_ring_counters", 1029, _CFFI_F_CHECK_FIELDS,
+  { "fpr_ring_counters", 1068, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 302, 11 },
-  { "fpr_ring_layout", 1030, _CFFI_F_CHECK_FIELDS,
+  { "fpr_ring_layout", 1069, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 313, 5 },
-  { "fpr_rules", 1031, _CFFI_F_CHECK_FIELDS,
+  { "fpr_rules", 1070, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_rules), offsetof(struct _cffi_align_struct_fpr_rules, y), 318, 14 },
-  { "fpr_segment", 1032, _CFFI_F_CHECK_FIELDS,
+  { "fpr_segment", 1071, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 332, 3 },
-  { "fpr_shared_map", 1033, _CFFI_F_CHECK_FIELDS,
+  { "fpr_shared_map", 1072, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 335, 4 },
-  { "fpr_shared_region", 1034, _CFFI_F_CHECK_FIELDS,
+  { "fpr_shared_region", 1073, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 339, 7 },
-  { "fpr_signaller", 1035, _CFFI_F_CHECK_FIELDS,
+  { "fpr_signaller", 1074, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_signaller), offsetof(struct _cffi_align_struct_fpr_signaller, y), 346, 2 },
-  { "fpr_split_driver", 1036, _CFFI_F_CHECK_FIELDS,
+  { "fpr_split_driver", 1075, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 348, 17 },
-  { "fpr_split_ring", 1037, _CFFI_F_CHECK_FIELDS,
+  { "fpr_split_ring", 1076, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 365, 12 },
-  { "fpr_swap_costs", 1038, _CFFI_F_CHECK_FIELDS,
+  { "fpr_swap_costs", 1077, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_swap_costs), offsetof(struct _cffi_align_struct_fpr_swap_costs, y), 377, 7 },
-  { "fpr_task_view", 1039, _CFFI_F_CHECK_FIELDS,
+  { "fpr_task_view", 1078, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 384, 10 },
-  { "fpr_touch_cost", 1040, _CFFI_F_CHECK_FIELDS,
+  { "fpr_touch_cost", 1079, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_touch_cost), offsetof(struct _cffi_align_struct_fpr_touch_cost, y), 394, 2 },
-  { "fpr_trace_event", 1041, _CFFI_F_CHECK_FIELDS,
+  { "fpr_trace_event", 1080, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 396, 14 },
-  { "fpr_trace_marker", 1042, _CFFI_F_CHECK_FIELDS,
+  { "fpr_trace_marker", 1081, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 410, 4 },
-  { "fpr_trace_op", 1043, _CFFI_F_CHECK_FIELDS,
+  { "fpr_trace_op", 1082, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 414, 3 },
-  { "fpr_trace_pairing", 1044, _CFFI_F_CHECK_FIELDS,
+  { "fpr_trace_pairing", 1083, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 417, 10 },
-  { "fpr_trace_state", 1045, _CFFI_F_CHECK_FIELDS,
+  { "fpr_trace_state", 1084, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 427, 8 },
-  { "fpr_vcpu_stop", 1046, _CFFI_F_CHECK_FIELDS,
+  { "fpr_vcpu_stop", 1085, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 435, 5 },
-  { "fpr_vcpus", 1047, _CFFI_F_OPAQUE,
+  { "fpr_vcpus", 1086, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_vcpus_config", 1048, _CFFI_F_CHECK_FIELDS,
+  { "fpr_vcpus_config", 1087, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 440, 5 },
-  { "fpr_vm_clock", 1049, _CFFI_F_OPAQUE,
+  { "fpr_vm_clock", 1088, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_vm_clock_config", 1050, _CFFI_F_CHECK_FIELDS,
+  { "fpr_vm_clock_config", 1089, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_vm_clock_config), offsetof(struct _cffi_align_struct_fpr_vm_clock_config, y), 445, 6 },
-  { "fpr_zone_config", 1051, _CFFI_F_CHECK_FIELDS,
+  { "fpr_zone_config", 1090, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 451, 11 },
-  { "fpr_zone_state", 1052, _CFFI_F_CHECK_FIELDS,
+  { "fpr_zone_state", 1091, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 462, 6 },
-  { "packed_desc", 1054, _CFFI_F_OPAQUE,
+  { "packed_desc", 1093, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "packed_event", 1056, _CFFI_F_OPAQUE,
+  { "packed_event", 1095, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_avail", 1058, _CFFI_F_OPAQUE,
+  { "split_avail", 1097, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_desc", 1060, _CFFI_F_OPAQUE,
+  { "split_desc", 1099, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_used", 1062, _CFFI_F_OPAQUE,
+  { "split_used", 1101, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "fpr_discard_calls", 946, _cffi_prim_int(sizeof(enum fpr_discard_calls), ((enum fpr_discard_calls)-1) <= 0),
+  { "fpr_discard_calls", 984, _cffi_prim_int(sizeof(enum fpr_discard_calls), ((enum fpr_discard_calls)-1) <= 0),
     "FPR_CALLS_MERGED,FPR_CALLS_PER_ENTRY" },
-  { "fpr_discard_failure", 947, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
+  { "fpr_discard_failure", 985, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
     "FPR_DISCARD_RETRY,FPR_DISCARD_CANNOT_FREE,FPR_DISCARD_ERROR" },
-  { "fpr_discard_method", 948, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
+  { "fpr_discard_method", 986, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
     "FPR_DISCARD_DONTNEED,FPR_DISCARD_REMOVE,FPR_DISCARD_PUNCH_HOLE,FPR_DISCARD_FREE" },
-  { "fpr_fallback_rule", 949, _cffi_prim_int(sizeof(enum fpr_fallback_rule), ((enum fpr_fallback_rule)-1) <= 0),
+  { "fpr_fallback_rule", 987, _cffi_prim_int(sizeof(enum fpr_fallback_rule), ((enum fpr_fallback_rule)-1) <= 0),
     "FPR_MOVE_THEN_TEST,FPR_TEST_THEN_MOVE,FPR_CLAIM_OR_STEAL" },
-  { "fpr_frame_state", 950, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
+  { "fpr_frame_state", 988, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
     "FPR_FRAME_UNKNOWN,FPR_FRAME_FREE,FPR_FRAME_PER_CPU,FPR_FRAME_IN_USE,FPR_FRAME_WITH_DEVICE" },
-  { "fpr_measure_action", 951, _cffi_prim_int(sizeof(enum fpr_measure_action), ((enum fpr_measure_action)-1) <= 0),
+  { "fpr_measure_action", 989, _cffi_prim_int(sizeof(enum fpr_measure_action), ((enum fpr_measure_action)-1) <= 0),
     "FPR_MEASURE_READ,FPR_MEASURE_WRITE,FPR_MEASURE_POPULATE,FPR_MEASURE_DONTNEED,FPR_MEASURE_FREE,FPR_MEASURE_PUNCH_HOLE,"
     "FPR_MEASURE_ACTIONS" },
-  { "fpr_measure_kind", 952, _cffi_prim_int(sizeof(enum fpr_measure_kind), ((enum fpr_measure_kind)-1) <= 0),
+  { "fpr_measure_kind", 990, _cffi_prim_int(sizeof(enum fpr_measure_kind), ((enum fpr_measure_kind)-1) <= 0),
     "FPR_MEASURE_ANONYMOUS,FPR_MEASURE_MEMFD,FPR_MEASURE_HUGETLB" },
-  { "fpr_measure_server", 953, _cffi_prim_int(sizeof(enum fpr_measure_server), ((enum fpr_measure_server)-1) <= 0),
+  { "fpr_measure_server", 991, _cffi_prim_int(sizeof(enum fpr_measure_server), ((enum fpr_measure_server)-1) <= 0),
     "FPR_MEASURE_KERNEL,FPR_MEASURE_MISSING,FPR_MEASURE_MINOR" },
-  { "fpr_memory_kind", 954, _cffi_prim_int(sizeof(enum fpr_memory_kind), ((enum fpr_memory_kind)-1) <= 0),
+  { "fpr_memory_kind", 992, _cffi_prim_int(sizeof(enum fpr_memory_kind), ((enum fpr_memory_kind)-1) <= 0),
     "FPR_MEMORY_ANONYMOUS,FPR_MEMORY_MEMFD,FPR_MEMORY_HUGETLB,FPR_MEMORY_HUGETLB_PRIVATE" },
-  { "fpr_migratetype", 955, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
+  { "fpr_migratetype", 993, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
     "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
-  { "fpr_op_kind", 956, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
+  { "fpr_op_kind", 994, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
     "FPR_OP_ALLOC,FPR_OP_TOUCH,FPR_OP_FREE,FPR_OP_WAIT,FPR_OP_UNTIL,FPR_OP_WORK,FPR_OP_UNITS,FPR_OP_KINDS" },
-  { "fpr_page_state_of_both", 957, _cffi_prim_int(sizeof(enum fpr_page_state_of_both), ((enum fpr_page_state_of_both)-1) <= 0),
+  { "fpr_page_state_of_both", 995, _cffi_prim_int(sizeof(enum fpr_page_state_of_both), ((enum fpr_page_state_of_both)-1) <= 0),
     "FPR_STATE_USED,FPR_STATE_USED_ABSENT,FPR_STATE_FREE_HELD,FPR_STATE_REPORTED_HELD,FPR_STATE_FREE_GIVEN_BACK,"
     "FPR_STATE_FREE_UNTOUCHED" },
-  { "fpr_pcp_drain", 958, _cffi_prim_int(sizeof(enum fpr_pcp_drain), ((enum fpr_pcp_drain)-1) <= 0),
+  { "fpr_pcp_drain", 996, _cffi_prim_int(sizeof(enum fpr_pcp_drain), ((enum fpr_pcp_drain)-1) <= 0),
     "FPR_DRAIN_ROUND_ROBIN,FPR_DRAIN_FROM_FREED" },
-  { "fpr_pcp_sizing", 959, _cffi_prim_int(sizeof(enum fpr_pcp_sizing), ((enum fpr_pcp_sizing)-1) <= 0),
+  { "fpr_pcp_sizing", 997, _cffi_prim_int(sizeof(enum fpr_pcp_sizing), ((enum fpr_pcp_sizing)-1) <= 0),
     "FPR_PCP_FIXED,FPR_PCP_FREE_FACTOR,FPR_PCP_AUTO" },
-  { "fpr_placement", 960, _cffi_prim_int(sizeof(enum fpr_placement), ((enum fpr_placement)-1) <= 0),
+  { "fpr_placement", 998, _cffi_prim_int(sizeof(enum fpr_placement), ((enum fpr_placement)-1) <= 0),
     "FPR_PLACE_LINUX,FPR_PLACE_LIFO,FPR_PLACE_FIFO,FPR_PLACE_SHUFFLE,FPR_PLACE_HOT_COLD,FPR_PLACE_REPORTED_LAST,"
     "FPR_PLACEMENTS" },
-  { "fpr_relabel", 961, _cffi_prim_int(sizeof(enum fpr_relabel), ((enum fpr_relabel)-1) <= 0),
+  { "fpr_relabel", 999, _cffi_prim_int(sizeof(enum fpr_relabel), ((enum fpr_relabel)-1) <= 0),
     "FPR_RELABEL_NONE,FPR_RELABEL_FIRST,FPR_RELABEL_ALL" },
-  { "fpr_replay_action", 962, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
+  { "fpr_replay_action", 1000, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
     "FPR_REPLAY_NONE,FPR_REPLAY_TAKE,FPR_REPLAY_RETURN,FPR_REPLAY_BOOT,FPR_REPLAY_STEAL,FPR_REPLAY_MAYBE,FPR_REPLAY_TRIM,"
     "FPR_REPLAY_CLAIM,FPR_REPLAY_SPLIT" },
-  { "fpr_ring_fault", 963, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
+  { "fpr_ring_fault", 1001, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
     "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
     "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
     "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID,FPR_FAULT_TABLE_IN_LIST,FPR_FAULT_POSITION,FPR_FAULT_STALE_BASE" },
-  { "fpr_status", 964, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
+  { "fpr_status", 1002, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
     "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM,FPR_LATER" },
-  { "fpr_stop_reason", 965, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
+  { "fpr_stop_reason", 1003, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
     "FPR_STOP_HORIZON,FPR_STOP_REFILL,FPR_STOP_NOTIFY,FPR_STOP_FAILED,FPR_STOP_IDLE,FPR_STOP_WORK,FPR_STOP_WATCHED" },
-  { "fpr_take_stop", 966, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
+  { "fpr_take_stop", 1004, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
     "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
-  { "fpr_task_state", 967, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
+  { "fpr_task_state", 1005, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
     "FPR_TASK_NONE,FPR_TASK_LIVE,FPR_TASK_DONE" },
-  { "fpr_zone_class", 968, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
+  { "fpr_zone_class", 1006, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
     "FPR_ZONE_DMA,FPR_ZONE_DMA32,FPR_ZONE_NORMAL,FPR_ZONE_MOVABLE" },
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
-  { "fpr_release_fn", 970 },
-  { "fpr_touch_fn", 969 },
+  { "fpr_release_fn", 1008 },
+  { "fpr_touch_fn", 1007 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -18305,12 +18859,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  423,  /* num_globals */
-  78,  /* num_struct_unions */
+  434,  /* num_globals */
+  79,  /* num_struct_unions */
   23,  /* num_enums */
   2,  /* num_typenames */
   NULL,  /* no includes */
-  1083,  /* num_types */
+  1122,  /* num_types */
   0,  /* flags */
 };
 

@@ -46,6 +46,7 @@ HEADERS = (
     "host_model/native/host.h",
     "host_model/native/pressure.h",
     "host_model/native/host_load.h",
+    "host_model/native/footprint.h",
     "host_model/native/residency.h",
     "host_model/native/oracle.h",
     "guest_model/native/vcpu.h",

@@ -13,7 +13,7 @@ from emulator.simulation.clock import NEVER_NS
 from emulator.simulation.fleet_plan import PlannedVm, plan
 from emulator.simulation.fleet_total import Total
 from emulator.simulation.machine import Machine, Then
-from emulator.simulation.outcome import Outcome, Progress, Stopped
+from emulator.simulation.outcome import MARK_NS, Outcome, Progress, Stopped
 from emulator.simulation.tasks import processes_of, room_for
 from emulator.simulation.together import Moment, Watch
 from emulator.simulation.vm_run import VmRun
@@ -22,6 +22,7 @@ from guest_model.vcpus import Stop, StopReason
 from guest_model.vm_clock import VmClock
 from host_model.backing.simulated import SimulatedBacking
 from host_model.costs import CostProfile, read_profile
+from host_model.footprint import HostFootprint
 from host_model.host_load import HostLoad
 from host_model.pressure import HostMemory
 
@@ -84,6 +85,7 @@ class _Fleet:
         """The host's work under way, by its number, and who waits for it."""
         self._kills = 0
         self._total = Total(scenario)
+        self._footprint = HostFootprint(MARK_NS)
         profile = read_profile(scenario.host.costs)
         vcpus = sum(vm.scenario.guest.vcpus for vm in self._coming)
         self._load = HostLoad(max(1, vcpus))
@@ -101,9 +103,10 @@ class _Fleet:
     def close(self) -> None:
         """Give everything back."""
         for number in list(self._living):
-            self._take_down(number)
+            self._take_down(number, self.now_ns)
         self._clock.close()
         self._load.close()
+        self._footprint.close()
         if self._host is not None:
             self._host.close()
 
@@ -149,15 +152,23 @@ class _Fleet:
         together = None if self._watch is None else self._watch.found(self._moment)
         for living in [living for _, living in sorted(self._living.items())]:
             living.run.settle(self.now_ns)
+        footprint, peak_bytes = self._footprint.read(self.now_ns), self._footprint.peak_bytes
+        counters = None
+        if self._host is not None:  # before those that stay give up what they hold
+            self._host.validate()
+            counters = self._host.counters()
         for number in sorted(self._living):
             self._leave(number, "at_end", self.now_ns)
         if not self._total.vms:
             self._none_came()
-        if self._host is not None:
-            self._host.validate()
         outcome = self._total.outcome(
-            self.now_ns, complete=self.complete, host=self._host, coming=len(self._coming)
+            self.now_ns,
+            complete=self.complete,
+            counters=counters,
+            peak_bytes=peak_bytes,
+            coming=len(self._coming),
         )
+        outcome.footprint = footprint
         outcome.together = together
         return outcome
 
@@ -187,6 +198,8 @@ class _Fleet:
             at_free=self._runs is Runs.AT_FREE,
             host=host,
             load=self._load,
+            footprint=self._footprint,
+            start_ns=vm.arrive_ns,
         )
         return VmRun(
             machine,
@@ -250,10 +263,13 @@ class _Fleet:
             self._watch.left(living.planned, leave_ns, self._coming, self._moment)
         living.run.finish()
         self._total.add(living.planned, living.run, why, leave_ns)
-        self._take_down(number)
+        self._take_down(number, leave_ns)
 
-    def _take_down(self, number: int) -> None:
+    def _take_down(self, number: int, leave_ns: int) -> None:
         living = self._living.pop(number)
+        backing = living.run.machine.backing
+        backing.report_to(None)
+        self._footprint.gone(backing.resident_bytes(), leave_ns)
         del self._at_slot[living.slot]
         self._clock.remove(living.slot, living.run.now_ns)
         living.run.stop()

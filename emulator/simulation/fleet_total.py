@@ -17,9 +17,11 @@ from emulator.simulation.fleet_plan import PlannedVm
 from emulator.simulation.outcome import Outcome, VmOutcome
 from emulator.simulation.series import COLUMNS, LEVELS, Series
 from emulator.simulation.vm_run import VmRun
-from guest_model.allocator.memory_map import PAGE_BYTES
 from host_model.backing.interface import HostCounters
-from host_model.pressure import HostMemory
+from host_model.pressure import PressureCounters
+
+_NOW = ("resident_bytes", "swapped_bytes", "lazy_free_bytes")
+"""Counters of what is there now."""
 
 
 class Total:
@@ -39,7 +41,7 @@ class Total:
         outcome = run.outcome(explained=stays)
         self._alloc.merge(run.machine.latency)
         self._fault.merge(run.machine.backing.fault_latency())
-        self._series.add(outcome.series, None if stays else leave_ns)
+        self._series.add(outcome.series, None if stays else leave_ns, run.sampler.interval_ns)
         outcome.series = {}
         outcome.alloc_latency = outcome.fault_latency = None  # added up above
         self._outcomes.append(outcome)
@@ -65,19 +67,22 @@ class Total:
         self._outcomes.append(outcome)
 
     def outcome(
-        self, end_ns: int, *, complete: bool, host: HostMemory | None, coming: int
+        self,
+        end_ns: int,
+        *,
+        complete: bool,
+        counters: PressureCounters | None,
+        peak_bytes: int,
+        coming: int,
     ) -> Outcome:
-        """All of them together; `coming` never arrived."""
+        """All of them together, with the counters of a host whose memory is limited, and the most
+        that all held at once; `coming` never arrived."""
         series = self._series.arrays(end_ns)
-        counters = host.counters() if host is not None else None
         total = _sum_counters(vm.outcome.host for vm in self.vms)
-        resident = [vm.outcome.host.resident_bytes for vm in self.vms if vm.ended == "at_end"]
-        total["resident_bytes"] = sum(resident)
-        total["resident_peak_bytes"] = (
-            counters.resident_peak_pages * PAGE_BYTES
-            if counters is not None
-            else max(map(int, series["resident_bytes"]), default=0)
-        )
+        for name in _NOW:  # who has left holds nothing
+            stays = (vm.outcome.host for vm in self.vms if vm.ended == "at_end")
+            total[name] = sum(getattr(host, name) for host in stays)
+        total["resident_peak_bytes"] = peak_bytes
         return Outcome(
             complete=complete,
             measured=False,
@@ -173,15 +178,20 @@ def _zeros(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass
 class _Grid:
-    """Series added up at even intervals: for each column what changes at each of them."""
+    """Series added up at even intervals: for each column what changes at each of them. Only those
+    instants are kept at which every VM that was there has a sample: one that lives long has fewer.
+    """
 
     interval_ns: int
 
     def __post_init__(self) -> None:
+        self._coarsest_ns = self.interval_ns
         self._changes = {name: np.zeros(64, np.int64) for name in COLUMNS if name != "time_ns"}
 
-    def add(self, series: Series, leave_ns: int | None) -> None:
-        """A VM's: what it holds is gone when it leaves; what it has summed up stays."""
+    def add(self, series: Series, leave_ns: int | None, interval_ns: int) -> None:
+        """A VM's, with a sample at each multiple of `interval_ns`: what it holds is gone when it
+        leaves; what it has summed up stays."""
+        self._coarsest_ns = max(self._coarsest_ns, interval_ns)
         at = -(-series["time_ns"] // self.interval_ns)
         gone = None if leave_ns is None else -(-leave_ns // self.interval_ns)
         last = int(max(at[-1], gone or 0))
@@ -208,4 +218,6 @@ class _Grid:
             padded = np.zeros(max(points, len(changes)), np.int64)
             padded[: len(changes)] = changes
             found[name] = np.cumsum(padded)[:points]
-        return found
+        kept = np.arange(points) % (self._coarsest_ns // self.interval_ns) == 0
+        kept[-1] = True
+        return {name: column[kept] for name, column in found.items()}

@@ -42,6 +42,7 @@ from guest_model.vcpus import StopReason, Vcpus
 from guest_model.workload.op import Op, alloc, chunk
 from host_model.backing.interface import Backing, DiscardCalls
 from host_model.costs import CostProfile, read_profile, value_of
+from host_model.footprint import HostFootprint
 from host_model.host_load import HostLoad
 from host_model.pressure import HostMemory
 
@@ -107,24 +108,22 @@ class Machine:
         at_free: bool = False,
         host: HostMemory | None = None,
         load: HostLoad | None = None,
+        footprint: HostFootprint | None = None,
+        start_ns: int = 0,
     ) -> None:
         """Boot a guest that has room for `tasks` tasks with `owners` owners in all.
 
         With a `state`, the guest goes on where a real one stands. `profile` replaces the
         scenario's costs. `at_free`: its host hears of every free, which no real one does. `host`:
         its memory is limited, and lives longer. `load`: others share its host, as that.
+        `footprint`: of its host, as that. The guest is there from `start_ns` on.
         """
         self.host_cpus: HostWork | None = None
         """Where the host has few CPUs: does its work when it has one for it."""
         guest = scenario.guest
         self.scenario = scenario
         self._next_ring_pfn = None if state is None else RING_PFN
-        if state is None:
-            self.memory_map = x86_64(
-                guest.memory_bytes, guest.reserved_bytes, guest.low_memory_bytes
-            )
-        else:
-            self.memory_map = memory_map_of(state)
+        self.memory_map = _memory_map(guest) if state is None else memory_map_of(state)
         self.profile = _profile(profile or read_profile(scenario.host.costs), scenario.host)
         self.latency = Histogram()
         self.in_process = InProcess()
@@ -141,6 +140,8 @@ class Machine:
             host=host,
             load=load,
         )
+        self.start_ns = start_ns
+        self.backing.report_to(footprint)
         try:
             if state is None:
                 self.allocator = _allocator(guest, self.memory_map, scenario.seed)
@@ -237,13 +238,13 @@ class Machine:
     def _populate_boot(self, guest: Guest) -> None:
         """What the kernel and the first processes hold when the run begins is resident."""
         for first, pages in self.memory_map.reserved:
-            self.backing.populate(first, pages, 0)
+            self.backing.populate(first, pages, self.start_ns)
         pages = guest.boot_used_bytes // PAGE_BYTES
         if not pages:
             return
         for frames in _allocate_boot(self.allocator, self.backing, guest.vcpus, pages):
             for first, count in _runs(frames):
-                self.backing.populate(first, count, 0)
+                self.backing.populate(first, count, self.start_ns)
 
     def _plug_in(self, scenario: Scenario) -> None:
         capacity, options = scenario.reporting.capacity, scenario.reporting.options
@@ -304,8 +305,12 @@ class Machine:
                 f"MiB are free after boot, and watermarks keep {kept} MiB of them; lower "
                 "guest.boot_used, guest.reserved or guest.min_free, or raise guest.memory"
             ) from error
-        self.backing.populate(pfn, 1 << order, 0)
+        self.backing.populate(pfn, 1 << order, self.start_ns)
         return pfn * PAGE_BYTES
+
+
+def _memory_map(guest: Guest) -> MemoryMap:
+    return x86_64(guest.memory_bytes, guest.reserved_bytes, guest.low_memory_bytes)
 
 
 def _allocator(guest: Guest, memory_map: MemoryMap, seed: int) -> Allocator:

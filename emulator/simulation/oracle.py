@@ -15,12 +15,12 @@ def release_free(machine: Machine) -> None:
         for order in range(allocator.config.top_order + 1):
             for kind in MigrateType:
                 for pfn, _ in allocator.list_read(zone, order, kind):
-                    machine.backing.release(pfn, 1 << order, 0)
+                    machine.backing.release(pfn, 1 << order, machine.start_ns)
         for cpu in range(allocator.config.cpus):
             for index in range(PCP_LISTS):
                 order = index // 3 if index < PCP_LISTS - 2 else allocator.config.thp_order
                 for pfn in allocator.pcp_read(zone, cpu, index):
-                    machine.backing.release(pfn, 1 << order, 0)
+                    machine.backing.release(pfn, 1 << order, machine.start_ns)
 
 
 def released(machine: Machine) -> tuple[int, int]:

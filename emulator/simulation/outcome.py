@@ -12,7 +12,12 @@ from emulator.simulation.page_states import PageStates
 from emulator.simulation.series import Series
 from emulator.virtio.reporting_queue import Batch
 from host_model.backing.interface import HostCounters
+from host_model.footprint import Footprint
 from host_model.pressure import PressureCounters
+
+MARK_NS = 1_000_000
+"""Footprints are known at every millisecond of a run of up to 65 s, in a longer one at as many
+instants."""
 
 Progress = Callable[[int], None]
 """Called with the virtual time reached, now and then."""
@@ -49,6 +54,8 @@ class Outcome:
     alloc_latency: Points | None = None
     fault_latency: Points | None = None
     """Latencies as `Histogram.points` gives them; None for a real guest."""
+    footprint: Footprint | None = None
+    """Of all VMs, at any time; None for a real guest."""
     page_states: PageStates | None = None
     """A map of the guest's memory, where one was asked for."""
     vms: list[VmOutcome] = field(default_factory=list)

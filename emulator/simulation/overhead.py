@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from emulator.scenario.units import GIB
 from emulator.simulation.conductor import PhaseResult, WorkloadResult
 from emulator.simulation.outcome import Outcome
@@ -109,8 +107,9 @@ def overhead(run: Outcome, control: Outcome) -> dict[str, Any]:
 
     `runtime_ns` is the vCPU time that the work took beyond what the control needs for it; the
     guest's own work, faults, worker and balloon are its parts, and add up. Discards run on the host
-    beside the guest. Footprints are compared up to the last sample that both runs have. Runs that
-    were interrupted did not do the same work: only what they saved until then can be compared.
+    beside the guest. Footprints are compared up to the last mark that both runs have; at the end
+    of both, where that is the same. Runs that were interrupted did not do the same work: only what
+    they saved until then can be compared.
     """
     saved = _saved_byte_seconds(run, control)
     result: dict[str, Any] = dict.fromkeys(COSTS)
@@ -137,15 +136,14 @@ def overhead(run: Outcome, control: Outcome) -> dict[str, Any]:
 
 
 def _saved_byte_seconds(run: Outcome, control: Outcome) -> int:
-    times = np.intersect1d(run.series["time_ns"], control.series["time_ns"])
-    if not len(times):
+    mine, other = run.footprint, control.footprint
+    if mine is None or other is None:
         return 0
-    return _footprint_at(control, int(times[-1])) - _footprint_at(run, int(times[-1]))
-
-
-def _footprint_at(outcome: Outcome, time_ns: int) -> int:
-    index = int(np.searchsorted(outcome.series["time_ns"], time_ns))
-    return int(outcome.series["footprint_byte_seconds"][index])
+    if mine.end_ns == other.end_ns:
+        return other.end_byte_seconds - mine.end_byte_seconds
+    step_ns = max(mine.step_ns, other.step_ns)
+    until_ns = min(mine.end_ns, other.end_ns) // step_ns * step_ns
+    return other.until(until_ns) - mine.until(until_ns)
 
 
 def percent(part: int, whole: int) -> float | None:

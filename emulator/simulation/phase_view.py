@@ -10,6 +10,7 @@ from emulator.simulation.conductor import PhaseResult
 from emulator.simulation.outcome import Outcome, VmOutcome
 from emulator.simulation.series import Series
 from host_model.backing.interface import HostCounters
+from host_model.footprint import Footprint
 
 _NOW = ("resident_bytes", "resident_peak_bytes", "swapped_bytes")
 """Counters that are no sums since the start."""
@@ -17,8 +18,8 @@ _NOW = ("resident_bytes", "resident_peak_bytes", "swapped_bytes")
 
 def within(outcome: Outcome, name: str) -> Outcome:
     """What happened in the phase `name`: its workloads, its share of every counter of the host and
-    of the time of worker and balloon. Its series has two points, its start and its end, of the
-    footprint alone; latencies, device and allocator stay those of the whole run.
+    of the time of worker and balloon. It has no series; latencies, device and allocator stay those
+    of the whole run.
     """
     phase = _phase(outcome, name)
     before, after = phase.before, phase.after
@@ -38,10 +39,26 @@ def within(outcome: Outcome, name: str) -> Outcome:
         host=HostCounters(**host),
         worker_ns=after.worker_ns - before.worker_ns,
         balloon_ns=after.balloon_ns - before.balloon_ns,
-        series={
-            "time_ns": np.array([0, duration_ns], np.int64),
-            "footprint_byte_seconds": np.array([0, host["footprint_byte_seconds"]], np.int64),
-        },
+        series={},
+        footprint=_footprint_within(outcome, before.time_ns, after.time_ns, host),
+    )
+
+
+def _footprint_within(
+    outcome: Outcome, start_ns: int, end_ns: int, host: dict[str, int]
+) -> Footprint | None:
+    """Exact at the end of the phase; at each mark of the run's, counted from the phase's start, as
+    far as memory changed evenly between the run's."""
+    whole = outcome.footprint
+    if whole is None:
+        return None
+    start = whole.until(start_ns)
+    marks = [whole.until(at) - start for at in range(start_ns, end_ns + 1, whole.step_ns)]
+    return Footprint(
+        whole.step_ns,
+        np.array(marks, np.uint64),
+        end_ns - start_ns,
+        host["footprint_byte_seconds"],
     )
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from emulator.scenario.reporting import TOP_ORDER
 from emulator.simulation.clock import EventQueue
 from emulator.simulation.machine import Machine
+from guest_model.allocator.memory_map import PAGE_BYTES
 
 MAX_SAMPLES = 20_000
 """Beyond this, every second sample is dropped and the interval doubles: memory stays bounded."""
@@ -29,6 +30,10 @@ _PLAIN = (
     "refault_bytes",
     "fault_ns",
     "swapped_bytes",
+    "swap_in_bytes",
+    "swap_out_bytes",
+    "swap_drop_bytes",
+    "lazy_dropped_bytes",
 )
 FREE_BY_ORDER = tuple(f"free_bytes_order_{order}" for order in range(TOP_ORDER + 1))
 COLUMNS = (*_PLAIN, *FREE_BY_ORDER)
@@ -58,14 +63,15 @@ class Sampler:
         self._also = also
         self._machine = machine
         self._queue = queue
-        self._interval_ns = machine.scenario.sample_interval_ns
+        self.interval_ns = machine.scenario.sample_interval_ns
         self._order = machine.scenario.reporting.order
         self._columns = {name: array("q") for name in COLUMNS}
 
     def start(self, now_ns: int) -> None:
-        """Take the first one, and put down the next."""
+        """Take the first one, and put down the next, at a multiple of the interval: VMs that came
+        at different times have theirs at the same ones."""
         self.take(now_ns)
-        self._queue.at(now_ns + self._interval_ns, self.start)
+        self._queue.at(now_ns - now_ns % self.interval_ns + self.interval_ns, self.start)
 
     def take(self, now_ns: int) -> None:
         """Take one; a second one of the same instant replaces the first."""
@@ -107,13 +113,22 @@ class Sampler:
             "refault_bytes": host.refault_bytes,
             "fault_ns": host.fault_ns,
             "swapped_bytes": host.swapped_bytes,
+            "swap_in_bytes": host.swap_ins * PAGE_BYTES,
+            "swap_out_bytes": host.swap_outs * PAGE_BYTES,
+            "swap_drop_bytes": host.swap_drops * PAGE_BYTES,
+            "lazy_dropped_bytes": host.lazy_dropped_bytes,
             **dict(zip(FREE_BY_ORDER, free_by_order, strict=True)),
         }
 
     def _thin(self) -> None:
+        self.interval_ns *= 2
+        times = self._columns["time_ns"]
+        last = len(times) - 1
+        kept = [
+            at for at, time in enumerate(times) if time % self.interval_ns == 0 or at in (0, last)
+        ]
         for name, column in self._columns.items():
-            self._columns[name] = column[::2]
-        self._interval_ns *= 2
+            self._columns[name] = array("q", [column[at] for at in kept])
 
 
 def mean_over_time(times: NDArray[np.int64], values: NDArray[np.int64]) -> int:

@@ -8,12 +8,13 @@ from emulator.simulation.course import Course
 from emulator.simulation.events import Events
 from emulator.simulation.fleet import is_fleet, simulate_fleet
 from emulator.simulation.machine import Machine
-from emulator.simulation.outcome import Observer, Outcome, Progress, Stopped
+from emulator.simulation.outcome import MARK_NS, Observer, Outcome, Progress, Stopped
 from emulator.simulation.tasks import processes_of, room_for
 from emulator.simulation.vm_run import VmRun
 from guest_model.reporting.policy import Runs
 from guest_model.reporting.registry import find
 from host_model.costs import CostProfile
+from host_model.footprint import HostFootprint
 
 
 def simulate(
@@ -40,14 +41,18 @@ def simulate(
     if is_fleet(scenario) and course is None:
         return simulate_fleet(scenario, runs=runs, progress=progress, stopped=stopped)
     tasks, owners = room_for(scenario, course.tasks if course else processes_of)
-    with Machine(
-        scenario,
-        tasks=tasks,
-        owners=owners,
-        state=course.state if course else None,
-        profile=profile,
-        at_free=runs is Runs.AT_FREE,
-    ) as machine:
+    with (
+        HostFootprint(MARK_NS) as footprint,
+        Machine(
+            scenario,
+            tasks=tasks,
+            owners=owners,
+            state=course.state if course else None,
+            profile=profile,
+            at_free=runs is Runs.AT_FREE,
+            footprint=footprint,
+        ) as machine,
+    ):
         machine.device.reporting.observer = observer
         duration_ns = scenario.duration_ns
         run = VmRun(
@@ -61,6 +66,8 @@ def simulate(
         )
         try:
             run.go(progress, stopped)
-            return run.outcome()
+            outcome = run.outcome()
+            outcome.footprint = footprint.read(outcome.end_ns)
+            return outcome
         finally:
             run.stop()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from emulator.native import ffi, lib
 from emulator.native.histogram import Histogram
 from emulator.virtio.discard import DiscardResult, Ranges, SkipReason
+from host_model.footprint import HostFootprint
 
 __all__ = [
     "HUGE_BYTES",
@@ -140,6 +141,10 @@ class Backing(Protocol):
 
     def regions(self) -> Sequence[MappedRegion]:
         """Guest memory as mapped here; empty where nothing is mapped (a simulated host)."""
+        ...
+
+    def report_to(self, footprint: HostFootprint | None) -> None:
+        """What comes and goes from here on is added to the host's footprint, which lives longer."""
         ...
 
     def populate(self, pfn: int, count: int, now_ns: int) -> None:

@@ -16,6 +16,7 @@ from host_model.backing.interface import (
     discard_result,
     native_ranges,
 )
+from host_model.footprint import HostFootprint
 
 __all__ = ["NativeBacking"]
 
@@ -41,6 +42,11 @@ class NativeBacking:
     def memory_port(self) -> Any:
         """A `struct fpr_memory_port *` for the guest's C; valid until `close`."""
         return self._port
+
+    def report_to(self, footprint: HostFootprint | None) -> None:
+        """What comes and goes from here on is added to the host's footprint, which lives longer."""
+        pointer = ffi.NULL if footprint is None else footprint.pointer
+        self._function("report_to")(self._host, pointer)
 
     def touch(self, pfn: int, count: int, now_ns: int, vcpu: int = 0) -> int:
         """Touch frames as the guest does; the cost of the faults in ns."""

@@ -45,6 +45,11 @@ void fpr_oracle_destroy(struct fpr_oracle *oracle)
     free(oracle);
 }
 
+void fpr_oracle_report_to(struct fpr_oracle *oracle, struct fpr_footprint *footprint)
+{
+    fpr_residency_report_to(oracle->exact, footprint);
+}
+
 int fpr_oracle_touch(void *host, uint64_t pfn, uint64_t count, uint32_t flags, uint64_t now_ns,
                      uint32_t vcpu, struct fpr_touch_cost *cost)
 {

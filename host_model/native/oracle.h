@@ -16,6 +16,8 @@ int fpr_oracle_create(const struct fpr_residency_config *config,
                       const struct fpr_memory_region *regions, uint32_t count,
                       const struct fpr_host_costs *costs, struct fpr_oracle **out);
 void fpr_oracle_destroy(struct fpr_oracle *oracle);
+/* From here on the host's footprint hears of all that comes and goes; NULL: it does not. */
+void fpr_oracle_report_to(struct fpr_oracle *oracle, struct fpr_footprint *footprint);
 /* An fpr_touch_fn and an fpr_release_fn; `host` is a struct fpr_oracle. */
 int fpr_oracle_touch(void *host, uint64_t pfn, uint64_t count, uint32_t flags, uint64_t now_ns,
                      uint32_t vcpu, struct fpr_touch_cost *cost);

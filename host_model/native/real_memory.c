@@ -294,6 +294,11 @@ int fpr_real_memory_fd(const struct fpr_real_memory *memory)
     return memory->fd;
 }
 
+void fpr_real_memory_report_to(struct fpr_real_memory *memory, struct fpr_footprint *footprint)
+{
+    memory->map.footprint = footprint;
+}
+
 void fpr_real_memory_counters(const struct fpr_real_memory *memory, uint64_t now_ns,
                               struct fpr_host_counters *out)
 {

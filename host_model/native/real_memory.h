@@ -11,6 +11,7 @@
 
 #include "emulator/native/histogram.h"
 #include "emulator/native/memory_port.h"
+#include "host_model/native/footprint.h"
 #include "host_model/native/host.h"
 
 struct fpr_real_memory; /* opaque */
@@ -52,6 +53,8 @@ int fpr_real_memory_create(const struct fpr_real_memory_config *config,
                            const struct fpr_memory_region *regions, uint32_t count,
                            struct fpr_real_memory **out);
 void fpr_real_memory_destroy(struct fpr_real_memory *memory);
+/* From here on the host's footprint hears of all that comes and goes; NULL: it does not. */
+void fpr_real_memory_report_to(struct fpr_real_memory *memory, struct fpr_footprint *footprint);
 /* Where region i is mapped, and where it lies in the file; the file, or -1. Not statuses. */
 void *fpr_real_memory_pointer(const struct fpr_real_memory *memory, uint32_t region);
 uint64_t fpr_real_memory_offset(const struct fpr_real_memory *memory, uint32_t region);

@@ -66,6 +66,11 @@ void fpr_residency_share(struct fpr_residency *residency, struct fpr_host_load *
     residency->load = load;
 }
 
+void fpr_residency_report_to(struct fpr_residency *residency, struct fpr_footprint *footprint)
+{
+    residency->map.footprint = footprint;
+}
+
 uint64_t fpr_residency_killed_ns(const struct fpr_residency *residency)
 {
     return residency->member.killed ? residency->member.killed_ns : UINT64_MAX;

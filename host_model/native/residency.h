@@ -11,6 +11,7 @@
 #include "emulator/native/costs.h"
 #include "emulator/native/histogram.h"
 #include "emulator/native/memory_port.h"
+#include "host_model/native/footprint.h"
 #include "host_model/native/host.h"
 #include "host_model/native/host_load.h"
 #include "host_model/native/pressure.h"
@@ -49,6 +50,8 @@ int fpr_residency_join(struct fpr_residency *residency, struct fpr_pressure *pre
 /* Share a host with other VMs, which lives longer: their huge faults get in each other's way, and a
  * touch that is ahead of them waits if it has anything to bring in. */
 void fpr_residency_share(struct fpr_residency *residency, struct fpr_host_load *load);
+/* From here on the host's footprint hears of all that comes and goes; NULL: it does not. */
+void fpr_residency_report_to(struct fpr_residency *residency, struct fpr_footprint *footprint);
 /* When the host killed the VM; UINT64_MAX: it has not. Touches of a killed VM do nothing. */
 uint64_t fpr_residency_killed_ns(const struct fpr_residency *residency);
 

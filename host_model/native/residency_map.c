@@ -158,6 +158,8 @@ static void change(struct fpr_map *map, int64_t pages, uint64_t now_ns)
 
     map->resident_pages += (uint64_t)pages;
     map->moment += (__int128)pages * now_ns;
+    if (map->footprint != NULL)
+        fpr_footprint_change(map->footprint, pages, now_ns);
     counters->resident_bytes = map->resident_pages << FPR_PAGE_SHIFT;
     if (counters->resident_bytes > counters->resident_peak_bytes)
         counters->resident_peak_bytes = counters->resident_bytes;

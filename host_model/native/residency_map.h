@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "emulator/native/histogram.h"
+#include "host_model/native/footprint.h"
 #include "host_model/native/host.h"
 
 #define FPR_PAGE_SHIFT 12
@@ -54,9 +55,10 @@ struct fpr_map {
     /* Sums over all changes, whatever the order of their times: the footprint up to T is
      * resident_pages * T - moment. */
     uint64_t resident_pages;
-    uint64_t lazy_pages; /* of them, freed lazily */
-    uint64_t lazy_hand;  /* the chunk where fpr_map_drop_lazy() goes on */
-    __int128 moment;     /* sum of (pages that came or went) * ns */
+    uint64_t lazy_pages;             /* of them, freed lazily */
+    uint64_t lazy_hand;              /* the chunk where fpr_map_drop_lazy() goes on */
+    __int128 moment;                 /* sum of (pages that came or went) * ns */
+    struct fpr_footprint *footprint; /* of the host, which hears of them; NULL: none */
     struct fpr_host_counters counters;
     struct fpr_histogram fault_latency;
 };

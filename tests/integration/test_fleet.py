@@ -54,7 +54,10 @@ def test_a_vm_among_others_without_limit_does_what_it_does_alone() -> None:
         )
         mine, other = whole(vm.outcome), whole(alone)
         of_all = ("alloc_latency", "fault_latency")
-        for name in ("end_ns", "phases", "explain", "complete", "footprint_byte_seconds", *of_all):
+        areas = [each.pop("footprint_byte_seconds") for each in (mine, other)]
+        late = abs(areas[0] - areas[1]) * SECOND // vm.outcome.host.resident_peak_bytes
+        assert late < 20 * 10**6, "timers have slots of 16 ms"
+        for name in ("end_ns", "phases", "explain", "complete", "footprint", *of_all):
             mine.pop(name), other.pop(name)  # in absolute time, or kept of all VMs together
         assert mine == other
         busy = [[work.busy_ns for work in phase.workloads] for phase in alone.phases]

@@ -22,6 +22,7 @@ from emulator.simulation.summary import (
     other_work,
 )
 from host_model.backing.interface import HostCounters
+from host_model.footprint import Footprint
 
 GIB = 1 << 30
 
@@ -30,7 +31,8 @@ def outcome(
     *work: tuple[int, ...], worker_ns: int = 0, samples: Any = ((0, 0), (10, 0)), **host: int
 ) -> Outcome:
     """A run of one phase; `work` is (units, busy ns, ns of host faults) of each workload,
-    `samples` the footprint."""
+    `samples` the footprint every
+    10 ns, and at the end."""
     counters = {field.name: host.get(field.name, 0) for field in fields(HostCounters)}
     workloads = []
     for units, busy_ns, *faults in work:
@@ -50,10 +52,7 @@ def outcome(
         alloc_latency_ns={},
         fault_latency_ns={},
         worker_ns=worker_ns,
-        series={
-            "time_ns": np.array(times, np.int64),
-            "footprint_byte_seconds": np.array(footprints, np.int64),
-        },
+        footprint=Footprint(10, np.array(footprints[:-1], np.uint64), times[-1], footprints[-1]),
     )
 
 
@@ -187,13 +186,27 @@ def test_a_guest_that_does_nothing_has_no_percentage() -> None:
     assert overhead(outcome(worker_ns=9), outcome())["runtime_pct"] is None
 
 
-def test_footprints_are_compared_up_to_the_last_common_sample() -> None:
+def test_footprints_are_compared_up_to_the_last_common_mark() -> None:
     """The longer run is not charged for its length."""
     run = outcome((1, 400, 300), samples=((0, 0), (10, 2 * GIB), (17, 5 * GIB)))
     control = outcome((1, 200, 100), samples=((0, 0), (10, 4 * GIB), (15, 9 * GIB)))
     result = overhead(run, control)
     assert result["saved_byte_seconds"] == 2 * GIB
     assert result["fault_ns_per_saved_gib_second"] == 100
+
+
+def test_footprints_are_compared_to_the_end_of_both() -> None:
+    """Runs of one length have an end in common, which need be no mark."""
+    run, control = outcome(samples=((0, 0), (10, 5), (15, 9))), outcome(samples=((0, 0), (15, 29)))
+    assert overhead(run, control)["saved_byte_seconds"] == 20
+
+
+def test_a_footprint_is_known_at_any_time() -> None:
+    """At marks and at the end it is exact; in between memory is taken to change evenly."""
+    found = Footprint(10, np.array([0, 40, 100], np.uint64), 25, 120)
+    assert [found.until(at) for at in (0, 5, 10, 19, 20, 22, 25, 99)] == [
+        *(0, 20, 40, 94, 100, 108, 120, 120)
+    ]
 
 
 def test_nothing_saved_has_no_price() -> None:
