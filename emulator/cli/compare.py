@@ -16,7 +16,7 @@ from emulator.cli import complete, options
 from emulator.cli import seeds as seeds_option
 from emulator.cli.finish import finish
 from emulator.cli.interrupt import interruptible
-from emulator.cli.main import Exit
+from emulator.cli.main import Exit, tell_trace
 from emulator.cli.progress import counted
 from emulator.cli.shown import window_columns
 from emulator.report.comparison_page import comparison_page
@@ -112,6 +112,7 @@ def _tell_failures(compared: Compared, cells: list[dict[str, object]]) -> int:
     for result, cell in zip(compared.cells, cells, strict=True):
         for seed, error in sorted(result.errors.items()):
             click.echo(f"{label(cell)}, seed {seed}: {cell['error']}", err=True)
+            tell_trace(error)
             own = getattr(error, "exit_code", None)
             if not isinstance(own, int):
                 own = Exit.DEFECT

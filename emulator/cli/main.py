@@ -189,7 +189,7 @@ def _explained(error: BaseException) -> tuple[int, str]:
         case _PipeClosed() | BrokenPipeError():
             code, words = Exit.PIPE_CLOSED, ""
         case _ if isinstance(code, int):
-            pass
+            tell_trace(error)
         case _ if (lacking := _lacking(error)) is not None:
             code, words = Exit.LACKING, f"{lacking}\n"
         case _:
@@ -197,6 +197,15 @@ def _explained(error: BaseException) -> tuple[int, str]:
             words += "this is a defect of fpr; please report it with these lines\n"
             code = Exit.DEFECT
     return code, words
+
+
+def tell_trace(error: BaseException) -> None:
+    """With -v: the whole trace of a mistake that is the user's own code's."""
+    trace = getattr(error, "trace", None)
+    if isinstance(trace, str):
+        import structlog
+
+        structlog.get_logger().debug("the whole trace", exception=trace.rstrip())
 
 
 def _lacking(error: BaseException) -> str | None:

@@ -16,7 +16,7 @@ from emulator.analysis.seeds import SeedsResult, document_of, run_seeds
 from emulator.cli import seeds as seeds_option
 from emulator.cli.finish import finish
 from emulator.cli.interrupt import interruptible
-from emulator.cli.main import Exit
+from emulator.cli.main import Exit, tell_trace
 from emulator.cli.placed import placed
 from emulator.cli.progress import counted
 from emulator.cli.shown import show
@@ -101,6 +101,7 @@ def _tell_failures(found: SeedsResult) -> int:
         if each.error is None:
             continue
         click.echo(f"seed {each.scenario.seed}: {each.error}", err=True)
+        tell_trace(each.error)
         own = getattr(each.error, "exit_code", None)
         if not isinstance(own, int):
             own = Exit.DEFECT

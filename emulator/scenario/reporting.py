@@ -27,6 +27,7 @@ from emulator.scenario.units import (
     shown,
 )
 from guest_model.release import ReleaseError, parse_release
+from guest_model.reporting.failures import is_own, policy_failed
 from guest_model.reporting.policy import Option, OptionValue, PolicySettings, Runs
 from guest_model.reporting.registry import BUILT_IN, PolicyError, UnknownPolicyError, find
 
@@ -212,6 +213,13 @@ def check_policy(
     if real_guest and name not in REAL_POLICIES:
         what = f"a real guest has no policy {name}"
         raise mistake(what, "write mainline or none", ("reporting", "policy"))
-    refusal = policy.refuse(settings)
+    try:
+        refusal = policy.refuse(settings)
+    except Exception as error:
+        asked = f"reporting.policy {name}, when asked to `refuse` settings"
+        failed = None if is_own(policy) else policy_failed(error, policy.refuse, asked)
+        if failed is None:
+            raise
+        raise failed from error
     if refusal is not None:
         raise mistake(refusal.what, refusal.instead, ("reporting", refusal.field))

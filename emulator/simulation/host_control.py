@@ -12,9 +12,11 @@ from emulator.simulation.balloon import BalloonWorker
 from emulator.simulation.clock import EventQueue
 from emulator.simulation.hinting import HintWorker
 from emulator.simulation.machine import Machine
+from emulator.simulation.policy_calls import PolicyCalls
 from emulator.virtio.features import PFN_BYTES, QueueRole
 from emulator.virtio.statistics_queue import Asked
 from guest_model.reporting.policy import HostPolicy
+from guest_model.reporting.registry import find
 
 _CPU = 0
 _WISH = (-1, -1)
@@ -22,13 +24,12 @@ _WISH = (-1, -1)
 
 
 class HostControl:
-    """Runs a `HostPolicy` on a machine; it is the policy's `HostControls` meanwhile."""
+    """Runs the scenario's `HostPolicy` on a machine; it is its `HostControls` meanwhile."""
 
     def __init__(
         self,
         machine: Machine,
         queue: EventQueue,
-        policy: HostPolicy,
         balloon: BalloonWorker,
         freed: Callable[[int, int], None],
     ) -> None:
@@ -39,7 +40,19 @@ class HostControl:
         self.hints = HintWorker(machine, queue, freed) if machine.driver.hinting else None
         self._machine = machine
         self._queue = queue
-        self._policy = policy
+        name = machine.scenario.reporting.policy
+        policy = find(name)
+        self._calls = PolicyCalls(name, policy)
+        self._policy: HostPolicy = self._calls.call(
+            0, "when it was created", policy, machine.policy_settings()
+        )
+        interval_ns = self._calls.call(
+            0, "when asked for interval_ns", getattr, self._policy, "interval_ns", None
+        )
+        if not isinstance(interval_ns, int) or interval_ns <= 0:
+            did = f"has {interval_ns!r} for interval_ns"
+            raise self._calls.broken(0, did, "interval_ns is an int of ns, larger than 0")
+        self._interval_ns = interval_ns
         self._balloon = balloon
         self._target_bytes = 0
         self._now_ns = 0
@@ -48,10 +61,10 @@ class HostControl:
 
     def start(self, now_ns: int) -> None:
         """The first look comes one interval later."""
-        self._queue.at(now_ns + self._policy.interval_ns, self._look)
+        self._queue.at(now_ns + self._interval_ns, self._look)
 
     def _look(self, now_ns: int) -> None:
-        self._queue.at(now_ns + self._policy.interval_ns, self._look)
+        self._queue.at(now_ns + self._interval_ns, self._look)
         if self._machine.driver.statistics is None:
             self._wake(now_ns)
         elif self._machine.device.ask_statistics(now_ns).asked is Asked.SENT:
@@ -74,7 +87,7 @@ class HostControl:
     def _wake(self, now_ns: int) -> None:
         self.wakes += 1
         self._now_ns = now_ns
-        self._policy.wake(self)
+        self._calls.call(now_ns, "when it was woken", self._policy.wake, self)
 
     # What the policy sees.
 

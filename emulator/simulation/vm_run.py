@@ -18,7 +18,6 @@ from emulator.simulation.worker import ReportingWorker
 from guest_model.allocator.kswapd import end_boosts
 from guest_model.allocator.rules import PcpSizing
 from guest_model.reporting.policy import Batch, Runs
-from guest_model.reporting.registry import find
 from guest_model.vcpus import Stop, StopReason
 
 KSWAPD_INTERVAL_NS = 20_000_000
@@ -63,8 +62,7 @@ class VmRun:
         if runs is Runs.WORKER:
             self.worker = ReportingWorker(machine, self.queue, course, events)
         elif runs is Runs.HOST:
-            policy = find(machine.scenario.reporting.policy)(machine.policy_settings())
-            self.host_control = HostControl(machine, self.queue, policy, self.balloon, self._freed)
+            self.host_control = HostControl(machine, self.queue, self.balloon, self._freed)
         elif runs is Runs.AT_FREE:
             release_free(machine)
         self.now_ns = start_ns
@@ -159,7 +157,7 @@ class VmRun:
     def stop(self) -> None:
         """Before the machine goes: a pass holds blocks of its allocator."""
         if self.worker is not None:
-            self.worker.stop()
+            self.worker.stop(self.now_ns)
 
     def outcome(self, *, explained: bool = True) -> Outcome:
         """Collect what was found; every invariant of the allocator must hold. `explained`: also

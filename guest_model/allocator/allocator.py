@@ -89,8 +89,12 @@ class Allocator:
         self._stop = ffi.new("uint32_t *")
 
     def close(self) -> None:
-        """Free the memory of the model; nothing may be called afterwards."""
-        ffi.release(self.pointer)
+        """Free the memory of the model. A policy may still hold this: a call afterwards fails with
+        AttributeError, but for `list_put_back`, with which a pass ends that is collected late."""
+        pointer = vars(self).pop("pointer", None)
+        vars(self).pop("notify", None)
+        if pointer is not None:
+            ffi.release(pointer)
 
     def __enter__(self) -> Self:
         return self
@@ -222,6 +226,8 @@ class Allocator:
 
     def list_put_back(self, blocks: NDArray[np.void], reported: bool) -> None:
         """Put isolated blocks back to the tails, in index order; flag those that did not merge."""
+        if "pointer" not in vars(self):
+            return  # closed: there is no list any more
         blocks = np.ascontiguousarray(blocks)
         status = lib.fpr_list_put_back(self.pointer, self._blocks(blocks), len(blocks), reported)
         check(status, "put back")

@@ -8,10 +8,21 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from guest_model.reporting.policy import Described, HostPolicy, ReportingPolicy, Runs
+import structlog
+
+from guest_model.reporting.failures import place_of
+from guest_model.reporting.policy import (
+    Described,
+    HostPolicy,
+    Option,
+    OptionValue,
+    ReportingPolicy,
+    Runs,
+)
 
 __all__ = ["BUILT_IN", "GROUP", "PolicyError", "UnknownPolicyError", "find", "names"]
 
@@ -43,6 +54,34 @@ _ATTRIBUTES = (
     "features",
     "refuse",
 )
+
+
+def _is_count(value: Any, least: int, most: int) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+def _are_options(options: Any) -> bool:
+    return isinstance(options, Mapping) and all(
+        isinstance(name, str)
+        and isinstance(option, Option)
+        and isinstance(option.default, OptionValue)
+        for name, option in options.items()
+    )
+
+
+_HOLD: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "description": ("a text", lambda value: isinstance(value, str)),
+    "runs": ("a Runs", lambda value: isinstance(value, Runs)),
+    "default_delay_ns": ("an int of ns", lambda value: _is_count(value, 0, 1 << 62)),
+    "default_capacity": ("an int of blocks, 1 or more", lambda value: _is_count(value, 1, 1 << 15)),
+    "default_order": (
+        "an order from 0 to 10, or None",
+        lambda value: value is None or _is_count(value, 0, 10),
+    ),
+    "options": ("a mapping of names to Option", _are_options),
+    "features": ("an int of feature bits", lambda value: isinstance(value, int)),
+}
+"""What a class attribute has to be, in words and as a check."""
 
 
 class PolicyError(Exception):
@@ -90,8 +129,11 @@ def _load(point: EntryPoint, who: str) -> type[Any]:
         raise PolicyError(f"{who} is no path of a class", "write package.module:Class")
     try:
         found: Any = importlib.import_module(module)
-    except Exception as error:  # whatever a foreign module does
+    except (Exception, SystemExit) as error:  # whatever a foreign module does
         cause = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        place = place_of(error)
+        cause = f"{place}: {cause}" if place else cause
+        structlog.get_logger().debug("a policy cannot be imported", policy=who, exc_info=error)
         what = f"{who} cannot be imported from {module}: {cause}"
         raise PolicyError(what, "install or repair that package") from error
     for step in path.split("."):
@@ -113,8 +155,9 @@ def _checked(found: Any, who: str) -> type[Any]:
     for name in _ATTRIBUTES:
         if not hasattr(policy, name):
             setattr(policy, name, inspect.getattr_static(Described, name))
-    if not isinstance(policy.runs, Runs):
-        raise PolicyError(f"{who}: `runs` is no Runs", "see docs/policies.md")
+    for name, (what, holds) in _HOLD.items():
+        if not holds(getattr(policy, name)):
+            raise PolicyError(f"{who}: `{name}` is not {what}", "see docs/policies.md")
     protocol, methods = _METHODS[policy.runs]
     for method in methods:
         mine = getattr(policy, method, None)

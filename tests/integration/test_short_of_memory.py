@@ -26,7 +26,7 @@ COMMANDS = {
     "replay": ["replay", str(BOOT_TMPFS)],
     "calibrate": ["calibrate", "--quick", "--max-seconds", "1", "--threads", "2", "-o", "p.yaml"],
 }
-LIMITS_MIB = (24, 60, 110, 150, 210, 236, 260, 330, 420, 3000)
+LIMITS_MIB = (24, 110, 150, 236, 330, 3000)
 """Some for each stage: before and within the libraries, a thread more or less, the guest, all."""
 
 

@@ -153,5 +153,8 @@ def test_a_foreign_module_that_fails_is_named_with_its_cause(
     """Whatever it does when it is imported."""
     (tmp_path / "broken_policy.py").write_text("raise RuntimeError('no licence')\n")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    with pytest.raises(PolicyError, match=r"from broken_policy: RuntimeError: no licence"):
+    with pytest.raises(
+        PolicyError,
+        match=r"from broken_policy: .*/broken_policy\.py:1: in <module>: RuntimeError: no licence",
+    ):
         find("broken_policy:Policy")

@@ -1,6 +1,7 @@
-"""Policies that break the rules of a batch, each one of them."""
+"""Policies that break the rules, each one of them."""
 
 from guest_model.reporting.mainline import MainlinePolicy
+from guest_model.reporting.policy import Runs
 
 
 class ReportsAgain(MainlinePolicy):
@@ -56,8 +57,82 @@ class PutsBackTwice(_Reports):
         return success
 
 
+class StartsTwice(_Reports):
+    """Asks for a pass at every free, also while one runs."""
+
+    def take_notice(self):
+        super().take_notice()
+        self.lists.notify.armed = 1
+        return True
+
+    def run_pass(self):
+        self.lists.notify.armed = 1
+        return (yield from super().run_pass())
+
+
+class ReturnsAList(MainlinePolicy):
+    """Is no generator."""
+
+    def run_pass(self):
+        return []
+
+
+class HandsOverAList(_Reports):
+    """Hands over what is no array."""
+
+    def _report(self):
+        return (yield list(self._entries_of()))
+
+
+class HandsOverNothing(MainlinePolicy):
+    """Hands over an empty batch."""
+
+    def run_pass(self):
+        yield self.lists.list_take(0, 10, 1, 1)[0][:0]
+
+
+class HandsOverTwice(_Reports):
+    """Has a block twice in one batch."""
+
+    def _report(self):
+        blocks = self._entries_of()
+        yield blocks[[0, 0]]
+
+
+class TurnsBackTime(MainlinePolicy):
+    """Says that its search took less than before."""
+
+    @property
+    def busy_ns(self):
+        """Falls each time."""
+        self.asked = getattr(self, "asked", 5) - 1
+        return self.asked
+
+
+class KeepsAtTheEnd(_Reports):
+    """Does not put back what it holds where the run ends in its pass."""
+
+    def _report(self):
+        try:
+            return (yield self._entries_of())
+        except GeneratorExit:
+            return False
+
+
 class ForgetsItsBatch(_Reports):
     """Keeps what the device has handed back."""
 
     def _report(self):
         return (yield self._entries_of())
+
+
+class WithoutInterval:
+    """A policy of the host that is never woken."""
+
+    runs = Runs.HOST
+
+    def __init__(self, settings):
+        self.interval_ns = 0
+
+    def wake(self, controls):
+        pass
