@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from emulator.scenario import backing as described
 from emulator.scenario.model import Host, Scenario
 from guest_model.allocator.memory_map import PAGE_BYTES, MemoryMap
@@ -28,6 +30,7 @@ def create_backing(
     at_free: bool = False,
     host: HostMemory | None = None,
     load: HostLoad | None = None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Backing:
     """Memory for the guest; `BackingUnavailableError` where this machine cannot provide it.
 
@@ -35,7 +38,7 @@ def create_backing(
     memory is limited. `load`: one that others share.
 
     Before costs are measured, as much memory as the guest has is used once: what the machine itself
-    pays for its first use of a page is no cost of the guest's.
+    pays for its first use of a page is no cost of the guest's. Once `stopped`, it is not.
     """
     regions = [MemoryRegion(first * PAGE_BYTES, n * PAGE_BYTES) for first, n in memory_map.ram]
     size = sum(region.size for region in regions)
@@ -62,7 +65,7 @@ def create_backing(
         case described.HugetlbBacking(shared=shared):
             # Before, not after: the pool need not have room for the guest twice.
             if huge_pool().available * HUGE_BYTES >= size:
-                warm_up(size, hugetlb=True)
+                warm_up(size, hugetlb=True, stopped=stopped)
             return HugetlbBacking(regions, shared=shared, calls=calls)
         case described.AnonymousBacking(thp=thp, discard=discard):
             method = _method(discard)
@@ -71,7 +74,7 @@ def create_backing(
             real = MemfdBacking(regions, thp=thp, method=_method(discard), calls=calls)
         case described.ShmemThpBacking(discard=discard):
             real = ShmemThpBacking(regions, method=_method(discard), calls=calls)
-    warm_up(size)
+    warm_up(size, stopped=stopped)
     return real
 
 

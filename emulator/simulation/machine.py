@@ -110,13 +110,15 @@ class Machine:
         load: HostLoad | None = None,
         footprint: HostFootprint | None = None,
         start_ns: int = 0,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         """Boot a guest that has room for `tasks` tasks with `owners` owners in all.
 
         With a `state`, the guest goes on where a real one stands. `profile` replaces the
         scenario's costs. `at_free`: its host hears of every free, which no real one does. `host`:
         its memory is limited, and lives longer. `load`: others share its host, as that.
-        `footprint`: of its host, as that. The guest is there from `start_ns` on.
+        `footprint`: of its host, as that. The guest is there from `start_ns` on. Once
+        `stopped`, real memory is not made ready for being measured any more.
         """
         self.host_cpus: HostWork | None = None
         """Where the host has few CPUs: does its work when it has one for it."""
@@ -139,6 +141,7 @@ class Machine:
             at_free=at_free,
             host=host,
             load=load,
+            stopped=stopped,
         )
         self.start_ns = start_ns
         self.backing.report_to(footprint)

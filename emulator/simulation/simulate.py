@@ -51,6 +51,7 @@ def simulate(
             profile=profile,
             at_free=runs is Runs.AT_FREE,
             footprint=footprint,
+            stopped=stopped,
         ) as machine,
     ):
         machine.device.reporting.observer = observer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,13 +111,16 @@ def vm_events() -> dict[str, int]:
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2}
 
 
-def warm_up(size: int, *, hugetlb: bool = False) -> None:
+def warm_up(
+    size: int, *, hugetlb: bool = False, stopped: Callable[[], bool] = lambda: False
+) -> None:
     """Use `size` bytes of this machine's memory once, and give them back to it.
 
     A machine that is itself virtual pays for the first use of each of its pages with a fault in
     the outer hypervisor, several times as dear as its own: without this, the first of two measured
     runs would pay for both. What was just freed is what the kernel hands out next. `hugetlb`: pages
-    of the pool, of which there must be as many; `size` is rounded up to them.
+    of the pool, of which there must be as many; `size` is rounded up to them. Once `stopped`, the
+    rest is left out.
     """
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     if hugetlb:
@@ -126,6 +130,8 @@ def warm_up(size: int, *, hugetlb: bool = False) -> None:
         if not hugetlb and thp_setting(shared=False) == "madvise":
             memory.madvise(mmap.MADV_HUGEPAGE)
         pages = np.frombuffer(memory, dtype=np.uint8)[:: mmap.PAGESIZE]
-        for first in range(0, len(pages), _WARM_UP_PAGES):  # between two, Ctrl-C is heard
+        for first in range(0, len(pages), _WARM_UP_PAGES):
+            if stopped():
+                break
             pages[first : first + _WARM_UP_PAGES] = 1
         del pages  # a mapping with a view on it cannot be closed

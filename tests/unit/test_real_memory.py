@@ -281,3 +281,10 @@ def test_warming_up_leaves_nothing_behind() -> None:
     before = resident()
     machine.warm_up(64 << 20)
     assert resident() - before < 8 << 20
+
+
+def test_warming_up_ends_where_the_end_is_asked_for() -> None:
+    """Of 4 GiB, a piece is used, and then none any more: such a run is cancelled at once."""
+    answers = iter([False, True])
+    machine.warm_up(4 << 30, stopped=lambda: next(answers))
+    assert next(answers, None) is None
