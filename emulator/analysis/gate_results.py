@@ -41,8 +41,9 @@ class Result:
 
 def read_results(path: Path) -> dict[Key, list[Result]]:
     """All results in a file or below a folder, in the order of their paths; several of one scenario
-    and seed are runs of it. `GateError` where there are none."""
-    files = [path] if path.is_file() else sorted(path.rglob("*.json"))
+    and seed are runs of it. `GateError` where there are none, or one cannot be read."""
+    below = (each for each in path.rglob("*.json") if each.is_file())
+    files = [path] if path.is_file() else sorted(below)
     found: dict[Key, list[Result]] = {}
     for file in files:
         result = _read(file, must=path.is_file())
@@ -61,15 +62,17 @@ def read_results(path: Path) -> dict[Key, list[Result]]:
 
 
 def _read(path: Path, *, must: bool) -> Result | None:
-    """None for a file that is something else, unless it `must` be one."""
+    """None for a file that is something else, unless it `must` be one.
+
+    What is no JSON is an error: a kept result that a merge has spoilt must not go uncompared.
+    """
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
         document = json.loads(raw) if len(raw) <= MAX_BYTES else None
     except (OSError, ValueError) as error:
-        if must:
-            raise GateError(f"{path}: cannot be read: {error}; name a summary.json") from error
-        return None
+        remedy = "run it again, or remove the file"
+        raise GateError(f"{path}: cannot be read: {error}; {remedy}") from error
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         if must:
             raise GateError(f"{path}: is no {SCHEMA}; name a summary.json that `fpr run` wrote")

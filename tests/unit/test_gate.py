@@ -130,6 +130,16 @@ def test_what_cannot_be_compared_is_said(
     assert sentence in str(done.exception)
 
 
+def test_a_kept_result_that_a_merge_has_spoilt_does_not_pass(tmp_path: Path) -> None:
+    """Left out, it would be a new scenario, and whatever became of it would pass."""
+    write(tmp_path / "kept" / "s-1.json")
+    spoilt = tmp_path / "kept" / "s-2.json"
+    spoilt.write_text("<<<<<<< ours\n" + json.dumps({**SUMMARY, "seed": 2}))
+    done = gate(tmp_path / "kept", write(tmp_path / "new" / "summary.json"))
+    assert done.return_value is None
+    assert f"{spoilt}: cannot be read: " in str(done.exception)
+
+
 def test_a_scenario_that_is_gone_closes_the_gate(tmp_path: Path) -> None:
     """And one that is new does not."""
     write(tmp_path / "a" / "1.json")
