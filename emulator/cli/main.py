@@ -142,6 +142,7 @@ _with_loudness(cli)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit the process with the code that says how it went."""
     request = interrupt.install(hung_up=streams.forget_terminal)
+    streams.open_closed()
     streams.make_patient()
     try:
         code = run(arguments)
@@ -158,7 +159,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
     An exception that is the user's or the machine's matter carries its code as `exit_code`, and
     its text says all that there is to say. Any other exception is a defect.
     """
-    streams.open_closed()
     try:
         result = cli.main(args=arguments, prog_name="fpr", standalone_mode=False)
         sys.stdout.flush()

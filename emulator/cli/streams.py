@@ -7,7 +7,6 @@ import io
 import os
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from emulator.vhost_user.whole_lines import WholeLines
@@ -39,10 +38,21 @@ class _Patient(io.RawIOBase):
 
 
 def open_closed() -> None:
-    """Python has no stream where the caller closed it (`>&-`): then nobody reads what is said."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+    """Python has no stream where the caller closed it (`>&-`): then nobody reads what is said.
+
+    The descriptor is opened as well, for processes that we start: theirs would be closed, and the
+    first file that they open would become their standard error.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is not None:
+            continue
+        nowhere = os.open(os.devnull, os.O_RDWR)  # the lowest that is free
+        if nowhere != number:
+            os.dup2(nowhere, number)
+            os.close(nowhere)
+        os.set_inheritable(number, True)
+        mode = "w" if number else "r"
+        setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def make_patient() -> None:

@@ -93,6 +93,16 @@ def test_closed_streams_are_no_defect(stream: int) -> None:
     assert (done.stdout == b"") == (stream == 1)
 
 
+@pytest.mark.parametrize("closed", ["2>&-", "<&- 2>&-", "<&- >&- 2>&-"])
+def test_processes_that_a_command_starts_have_streams_too(tmp_path: Path, closed: str) -> None:
+    """A run starts one for its control, and those of a closed descriptor died."""
+    (tmp_path / "a.yaml").write_text("phases: [{duration: 3s}]\n")
+    command = [sys.executable, "-P", "-m", "fpr", "run", "a.yaml", "-o", "r"]
+    done = subprocess.run(["sh", "-c", f'"$@" {closed}', "sh", *command], cwd=tmp_path, check=False)
+    assert done.returncode == 0
+    assert (tmp_path / "r" / "report.html").exists()
+
+
 def test_unknown_command_proposes_a_near_one(capsys: pytest.CaptureFixture[str]) -> None:
     """A misspelt command is bad usage."""
     assert main.run(["validat"]) == 2
