@@ -68,16 +68,18 @@ def resize(guest: Guest, pages: Pages, target: int) -> list[Round]:
     return rounds
 
 
+def numbers(first_gpa: int, count: int) -> list[tuple[int, int]]:
+    """What the host is told of so many numbers in a row: each by itself."""
+    return [(first_gpa + number * 4096, 4096) for number in range(count)]
+
+
 def test_bal_inf_01_06_the_balloon_reaches_its_target_in_rounds_of_256(mode: Mode) -> None:
     """Linux 6.1: at most 256 numbers a message, `actual` after each, up and down again."""
     guest, pages = made(mode), Pages()
     config = guest.rig.device.config
     assert [each.inflated for each in resize(guest, pages, 500)] == [256, 244]
     assert (config.actual, guest.rig.device.queues.inflate.held_pages) == (500, 500)
-    assert guest.rig.host.calls == [
-        [(FREE, 256 * 4096)],
-        [(FREE + 256 * 4096, 244 * 4096)],
-    ]
+    assert guest.rig.host.calls == [numbers(FREE, 256), numbers(FREE + 256 * 4096, 244)]
     assert [each.deflated for each in resize(guest, pages, 200)] == [256, 44]
     assert (config.actual, guest.rig.device.queues.inflate.held_pages) == (200, 200)
     latest, first = range(PFN + 256, PFN + 500), range(PFN, PFN + 56)
@@ -126,7 +128,7 @@ def test_numbers_are_4096_bytes_whatever_the_guests_page(mode: Mode) -> None:
     pages = Pages(first=FREE // 65536, count=64)
     rounds = resize(guest, pages, 40)
     assert [each.inflated for each in rounds] == [2]
-    assert guest.rig.host.calls == [[(FREE, 2 * 65536)]]
+    assert guest.rig.host.calls == [numbers(FREE, 2 * 16)]
     assert guest.rig.device.config.actual == 32
 
 
