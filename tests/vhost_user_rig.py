@@ -15,6 +15,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -70,6 +71,15 @@ def place(queue: RawQueue, *blocks: tuple[int, int], head: int = 0) -> None:
     queue.offer(head)
 
 
+def _connect(connection: socket.socket, path: Path) -> None:
+    """A socket has its name a moment before its server listens: then it refuses."""
+    for _ in range(100):
+        with suppress(ConnectionRefusedError):
+            return connection.connect(os.fspath(path))
+        time.sleep(0.01)
+    return connection.connect(os.fspath(path))
+
+
 class FrontEnd:
     """One end of a connection."""
 
@@ -92,7 +102,7 @@ class FrontEnd:
     def connect(cls, path: Path) -> Self:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            connection.connect(os.fspath(path))
+            _connect(connection, path)
         except OSError:
             connection.close()
             raise
