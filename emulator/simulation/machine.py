@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -133,16 +134,8 @@ class Machine:
         self._host_costs = self.profile.host.native()
         self.device_ns = 0
         """What the device itself took for entries of its queues, beside its calls."""
-        self.backing: Backing = create_backing(
-            scenario,
-            self.memory_map,
-            self.profile,
-            STREAM_HOST,
-            at_free=at_free,
-            host=host,
-            load=load,
-            stopped=stopped,
-        )
+        make = partial(create_backing, at_free=at_free, host=host, load=load, stopped=stopped)
+        self.backing: Backing = make(scenario, self.memory_map, self.profile, STREAM_HOST)
         self.start_ns = start_ns
         self.backing.report_to(footprint)
         try:
