@@ -52,7 +52,8 @@ class Stop:
 @dataclass(frozen=True, slots=True)
 class TaskView:
     """What a task has done so far; `fault_ns` is the part of `busy_ns` that host faults took,
-    `steal_ns` is beside it: waiting for a CPU of the host."""
+    `steal_ns` is beside it: waiting for a CPU of the host. It paused (slept because an operation
+    said so) for `paused_ns`, until `wake_ns`, which may be yet to come."""
 
     state: TaskState
     cpu: int
@@ -61,6 +62,8 @@ class TaskView:
     busy_ns: int
     fault_ns: int
     steal_ns: int
+    paused_ns: int
+    wake_ns: int
     huge_faults: int
     huge_fallbacks: int
     end_ns: int

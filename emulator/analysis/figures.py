@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from emulator.scenario.units import SECOND
 from emulator.simulation.outcome import Outcome
 from emulator.simulation.overhead import overhead, percent, runtime_ns
 from emulator.simulation.phase_view import samples_within, within
@@ -102,11 +101,7 @@ def figures(run: Found, control: Found, baseline: Found, reference: Found | None
         "discard_ns": host.discard_ns,
         "baseline_runtime_pct": against["runtime_pct"],
         "baseline_saved_byte_seconds": against["saved_byte_seconds"],
-        "units_per_second": sum(
-            each.units * SECOND // (each.end_ns - each.start_ns)
-            for each in work
-            if each.end_ns > each.start_ns
-        ),
+        "units_per_second": sum(each.units_per_second for each in work),
         "failures": sum(each.failures + each.killed for each in work),
         "huge_fallbacks": sum(each.huge_fallbacks for each in work),
         "alloc_ns_p99": part.alloc_latency_ns["p99"],

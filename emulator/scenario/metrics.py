@@ -30,7 +30,7 @@ _SIDE = {
     "guest.phases.N.cost": "faults fault_bytes refault_bytes fault_ns discarded_bytes discard_ns"
     " footprint_byte_seconds worker_ns",
     "guest.phases.N.workloads.N": "tasks start_ns end_ns units units_per_second busy_ns fault_ns"
-    " steal_ns failures oom_kills huge_faults huge_fallbacks",
+    " steal_ns paused_ns failures oom_kills huge_faults huge_fallbacks",
     "reporting": "passes worker_runs worker_ns batches blocks bytes reported_bytes hinted_bytes"
     " ballooned_bytes released_bytes reallocated_blocks reallocated_bytes checked_lists"
     " broken_lists misplaced_blocks",

@@ -57,11 +57,11 @@ class BalloonWorker:
         self._running = False
         self._short = False
         self._given_back = 0
-        guest, host = machine.profile.guest, machine.profile.host
+        guest = machine.profile.guest
         self._inflate_ns = guest.alloc_4k_ns.value + value_of(guest.inflate_4k_ns)
         self._deflate_ns = guest.free_4k_ns.value + value_of(guest.deflate_4k_ns)
-        self._kick_exit_ns = host.kick_ns.points[0]
-        self._interrupt_exit_ns = host.interrupt_ns.points[0]
+        self._kick_exit_ns = machine.kick_exit_ns
+        self._interrupt_exit_ns = machine.interrupt_exit_ns
 
     def hold(self, key: tuple[int, int], size_bytes: int, now_ns: int) -> None:
         """A workload wants so much in the balloon, beside what others want."""

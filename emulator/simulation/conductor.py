@@ -8,7 +8,7 @@ from functools import partial
 
 from emulator.scenario.limits import MAX_DURATION_NS
 from emulator.scenario.model import Scenario
-from emulator.scenario.units import format_duration
+from emulator.scenario.units import SECOND, format_duration
 from emulator.scenario.workloads import Balloon, Workload
 from emulator.simulation.balloon import BalloonWorker
 from emulator.simulation.clock import EventQueue
@@ -23,7 +23,16 @@ from guest_model.workload.task import Task
 from host_model.backing.interface import HostCounters
 
 _NO_MORE = chunk([])
-_SUMMED = ("units", "busy_ns", "fault_ns", "steal_ns", "failures", "huge_faults", "huge_fallbacks")
+_SUMMED = (
+    "units",
+    "busy_ns",
+    "fault_ns",
+    "steal_ns",
+    "paused_ns",
+    "failures",
+    "huge_faults",
+    "huge_fallbacks",
+)
 
 
 @dataclass
@@ -54,6 +63,10 @@ class WorkloadResult:
     busy_ns: int = 0
     fault_ns: int = 0
     steal_ns: int = 0
+    paused_ns: int = 0
+    """Of its tasks' lives: `hold`, `keep` and the like."""
+    lived_ns: int = 0
+    """Of all tasks, from their starts to their ends; 0 where nobody counts (a real guest)."""
     failures: int = 0
     killed: int = 0
     huge_faults: int = 0
@@ -63,13 +76,26 @@ class WorkloadResult:
     faults: FaultCurve = field(default_factory=FaultCurve)
     """Of all its tasks, as far as they had come when they asked for operations."""
 
-    def add(self, view: TaskView, *, killed: bool, now_ns: int) -> None:
+    @property
+    def units_per_second(self) -> int:
+        """While its tasks are at work: a pause is no work. Of several tasks as many at a time as
+        there are on average."""
+        duration_ns = self.end_ns - self.start_ns
+        if not self.lived_ns:
+            return self.units * SECOND // duration_ns if duration_ns else 0
+        worked_ns = duration_ns * (self.lived_ns - self.paused_ns)
+        return self.units * SECOND * self.lived_ns // worked_ns if worked_ns else 0
+
+    def add(self, view: TaskView, *, killed: bool, start_ns: int, now_ns: int) -> None:
         """Add a task that is over, or that the end of the run has cut off at `now_ns`."""
         self.tasks += 1
+        end_ns = view.end_ns or now_ns
+        self.lived_ns += max(0, end_ns - start_ns)
+        self.paused_ns -= max(0, view.wake_ns - end_ns)  # it was to sleep on
         for name in _SUMMED:
             setattr(self, name, getattr(self, name) + getattr(view, name))
         self.killed += killed
-        self.end_ns = max(self.end_ns, view.end_ns or now_ns)
+        self.end_ns = max(self.end_ns, end_ns)
 
 
 @dataclass(frozen=True)
@@ -244,7 +270,7 @@ class Conductor:
     def _add_result(self, index: int, running: _Running, now_ns: int) -> None:
         result = self.phases[-1].workloads[running.workload]
         view = self._look(index, running)
-        result.add(view, killed=running.killed, now_ns=now_ns)
+        result.add(view, killed=running.killed, start_ns=running.start_ns, now_ns=now_ns)
         if self._events is not None:
             facts = {"units": view.units, "busy_ns": view.busy_ns, "fault_ns": view.fault_ns}
             end_ns = max(running.start_ns, view.end_ns or now_ns)

@@ -38,11 +38,11 @@ class HintWorker:
         assert machine.driver.hinting is not None, "the driver has negotiated it"
         self._hinting = machine.driver.hinting
         machine.device.queues.hint.discards = True  # the guest holds the blocks until DONE
-        guest, host = machine.profile.guest, machine.profile.host
+        guest = machine.profile.guest
         self._alloc_ns = guest.alloc_4k_ns.value
         self._free_ns = guest.free_4k_ns.value
-        self._kick_exit_ns = host.kick_ns.points[0]
-        self._interrupt_exit_ns = host.interrupt_ns.points[0]
+        self._kick_exit_ns = machine.kick_exit_ns
+        self._interrupt_exit_ns = machine.interrupt_exit_ns
 
     def ask(self, now_ns: int) -> None:
         """The host begins a round, unless the last one goes on."""

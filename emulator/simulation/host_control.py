@@ -56,8 +56,7 @@ class HostControl:
         self._balloon = balloon
         self._target_bytes = 0
         self._now_ns = 0
-        host = machine.profile.host
-        self._answer_ns = host.interrupt_ns.points[0] + host.kick_ns.points[0]
+        self._answer_ns = machine.interrupt_exit_ns + machine.kick_exit_ns
 
     def start(self, now_ns: int) -> None:
         """The first look comes one interval later."""

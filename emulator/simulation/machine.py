@@ -132,6 +132,9 @@ class Machine:
         self.in_process = InProcess()
         self._random = Random(scenario.seed, STREAM_NOTIFICATIONS)
         self._host_costs = self.profile.host.native()
+        self.kick_exit_ns = self.profile.host.kick_ns.points[0]
+        self.interrupt_exit_ns = self.profile.host.interrupt_ns.points[0]
+        """What notifications take of a vCPU: the exit alone is their smallest cost."""
         self.device_ns = 0
         """What the device itself took for entries of its queues, beside its calls."""
         make = partial(create_backing, at_free=at_free, host=host, load=load, stopped=stopped)
@@ -185,13 +188,17 @@ class Machine:
             self.host_cpus(now_ns, cost_ns, then)
 
     def draw_kick_ns(self) -> int:
-        """From the guest's kick to the device's work."""
-        return int(lib.fpr_cost_draw(ffi.addressof(self._host_costs, "kick"), self._random.native))
+        """From the end of the kick's exit, which the vCPU pays, to the device's work."""
+        return self._draw_beyond_exit("kick", self.kick_exit_ns)
 
     def draw_interrupt_ns(self) -> int:
-        """From the used ring to the guest's handler."""
-        cost = ffi.addressof(self._host_costs, "interrupt")
-        return int(lib.fpr_cost_draw(cost, self._random.native))
+        """From the used ring to the interrupt's exit, which the vCPU pays before its handler."""
+        return self._draw_beyond_exit("interrupt", self.interrupt_exit_ns)
+
+    def _draw_beyond_exit(self, name: str, exit_ns: int) -> int:
+        """A notification takes its exit and, beyond that, until the other side has woken up."""
+        cost = ffi.addressof(self._host_costs, name)
+        return int(lib.fpr_cost_draw(cost, self._random.native)) - exit_ns
 
     def serve(self, role: QueueRole, now_ns: int, *, wants_interrupt: bool = True) -> Work:
         """Let the device work on a queue that the driver has kicked, and now waits for; not

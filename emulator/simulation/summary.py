@@ -9,7 +9,6 @@ from typing import Any
 
 from emulator.scenario.metrics import is_sparse
 from emulator.scenario.model import Scenario
-from emulator.scenario.units import SECOND
 from emulator.simulation.conductor import PhaseResult, WorkloadResult
 from emulator.simulation.fleet_summary import capacity, limit, vms
 from emulator.simulation.outcome import Outcome
@@ -204,7 +203,6 @@ def _phase(phase: PhaseResult) -> Summary:
 
 
 def _workload(work: WorkloadResult) -> Summary:
-    duration_ns = work.end_ns - work.start_ns
     return {
         "kind": work.kind,
         "tasks": work.tasks,
@@ -212,10 +210,11 @@ def _workload(work: WorkloadResult) -> Summary:
         "end_ns": work.end_ns,
         "unit": work.unit,
         "units": work.units,
-        "units_per_second": work.units * SECOND // duration_ns if duration_ns else 0,
+        "units_per_second": work.units_per_second,
         "busy_ns": work.busy_ns,
         "fault_ns": work.fault_ns,
         "steal_ns": work.steal_ns,
+        "paused_ns": work.paused_ns,
         "failures": work.failures,
         "oom_kills": work.killed,
         "huge_faults": work.huge_faults,

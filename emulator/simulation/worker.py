@@ -65,12 +65,11 @@ class ReportingWorker:
         slot_ns = granularity_jiffies(self._delay) * NS_PER_S // self._jiffies.hz
         self._registered_ns = course.registered_ns if course else 0
         self._pace = Pace(course.batches if course else (), slot_ns)
-        guest, host = machine.profile.guest, machine.profile.host
+        guest = machine.profile.guest
         self._isolate_ns = guest.alloc_4k_ns.value
         self._put_back_ns = guest.free_4k_ns.value
-        # A notification wakes a thread on the other side; the exit alone is its smallest cost.
-        self._kick_exit_ns = host.kick_ns.points[0]
-        self._interrupt_exit_ns = host.interrupt_ns.points[0]
+        self._kick_exit_ns = machine.kick_exit_ns
+        self._interrupt_exit_ns = machine.interrupt_exit_ns
         self._cpu = 0
         self._policy_ns = 0
         self._pass: Generator[Batch, bool, bool] | None = None

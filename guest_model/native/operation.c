@@ -277,6 +277,9 @@ static void plain_step(struct fpr_cpu *cpu, struct fpr_task *task, const struct 
         /* fall through */
     case FPR_OP_UNTIL:
         task->wake_ns = wake < FPR_TIME_LIMIT_NS ? wake : FPR_TIME_LIMIT_NS;
+        if (task->wake_ns > cpu->clock_ns)
+            task->view.paused_ns += task->wake_ns - cpu->clock_ns;
+        task->view.wake_ns = task->wake_ns;
         break;
     case FPR_OP_WORK:
         spend(cpu, task, op->count, NO_FAULT);
@@ -296,7 +299,9 @@ int fpr_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_index, uint3
     if (task->position >= task->length) {
         stop->reason = FPR_STOP_REFILL;
         stop->task = task_index;
-        cpu->clock_ns++; /* a stream of nothing must not stand still either */
+        if (task->asked_ns == cpu->clock_ns) /* a stream of nothing must not stand still */
+            spend(cpu, task, 0, NO_FAULT);
+        task->asked_ns = cpu->clock_ns;
         return FPR_OK;
     }
     op = &task->ops[task->position];

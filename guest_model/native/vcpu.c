@@ -172,6 +172,7 @@ int fpr_vcpus_start(struct fpr_vcpus *v, uint32_t index, uint32_t cpu_index, uin
         return FPR_BAD_ARGUMENT;
     task->view = (struct fpr_task_view){.state = FPR_TASK_LIVE, .cpu = cpu_index};
     task->wake_ns = now_ns;
+    task->asked_ns = UINT64_MAX;
     task->ops = NULL;
     task->failed = task->taken.waits = false;
     task->length = task->position = task->done = task->gathered = task->pieces = 0;
@@ -245,7 +246,10 @@ int fpr_vcpus_interrupt(struct fpr_vcpus *v, uint32_t index, uint64_t now_ns,
         return status;
     task = &v->tasks[index];
     cpu = &v->cpus[task->view.cpu];
-    task->wake_ns = min_u64(task->wake_ns, now_ns);
+    if (task->wake_ns > now_ns) { /* it does not sleep on */
+        task->view.paused_ns -= min_u64(task->wake_ns - now_ns, task->view.paused_ns);
+        task->view.wake_ns = task->wake_ns = now_ns;
+    }
     if (!cpu->running) {
         cpu->clock_ns = max_u64(cpu->clock_ns, now_ns);
         choose(v, cpu);

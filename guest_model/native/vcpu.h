@@ -85,9 +85,11 @@ enum fpr_task_state { FPR_TASK_NONE = 0, FPR_TASK_LIVE = 1, FPR_TASK_DONE = 2 };
 struct fpr_task_view {
     uint32_t state, cpu;
     uint64_t units, failures;
-    uint64_t busy_ns;  /* executing, host faults included */
-    uint64_t fault_ns; /* of that, host faults */
-    uint64_t steal_ns; /* beside busy_ns: waiting for a CPU of the host */
+    uint64_t busy_ns;   /* executing, host faults included */
+    uint64_t fault_ns;  /* of that, host faults */
+    uint64_t steal_ns;  /* beside busy_ns: waiting for a CPU of the host */
+    uint64_t paused_ns; /* asleep because an operation says so: until wake_ns, which may be later */
+    uint64_t wake_ns;
     uint64_t huge_faults, huge_fallbacks;
     uint64_t end_ns;
 };

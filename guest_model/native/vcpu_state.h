@@ -39,6 +39,7 @@ struct fpr_task {
     uint64_t freed;    /* of its owner when that began: another task may free blocks meanwhile */
     uint32_t next;     /* task after this one on its vCPU, circular */
     uint64_t wake_ns;  /* not runnable before */
+    uint64_t asked_ns; /* for operations, the last time */
     struct fpr_taken taken;
     uint64_t failed_done; /* `done` and `pieces` of the operation that failed last */
     uint32_t failed_pieces;

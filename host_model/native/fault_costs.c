@@ -79,11 +79,21 @@ static uint64_t wait_for_cpu(struct fpr_fault_costs *costs, uint64_t ns, uint32_
     return waits * profile->slice_ns * (threads - profile->cpus) / profile->cpus;
 }
 
+/* Of the others, those that execute at the same time: the rest waits for a CPU, and is in nobody's
+ * way meanwhile. */
+static uint32_t executing(const struct fpr_fault_costs *costs, uint32_t others)
+{
+    uint64_t cpus = costs->costs.cpus;
+
+    return cpus == 0 || others < cpus ? others : (uint32_t)cpus - 1;
+}
+
 /* What one fault costs. */
 static uint64_t draw_fault(struct fpr_fault_costs *costs, bool huge, bool refault,
                            struct fpr_others beside)
 {
-    uint32_t others = huge ? beside.of_host : beside.of_vm;
+    uint32_t in_faults = huge ? beside.of_host : beside.of_vm;
+    uint32_t others = executing(costs, in_faults);
     const struct fpr_host_costs *profile = &costs->costs;
     struct fpr_random *random = costs->random;
     uint64_t ns;
@@ -102,7 +112,7 @@ static uint64_t draw_fault(struct fpr_fault_costs *costs, bool huge, bool refaul
                      : fpr_cost_draw_among(&profile->fault_4k, &profile->fault_4k_steps,
                                            profile->fault_4k_growth_ppm, others,
                                            &random[FPR_DRAW_FAULT_4K]);
-    return paced(costs, ns) + wait_for_cpu(costs, ns, others);
+    return paced(costs, ns) + wait_for_cpu(costs, ns, in_faults);
 }
 
 static uint64_t draw_outer(struct fpr_fault_costs *costs, const struct fpr_cost *cost)

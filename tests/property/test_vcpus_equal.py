@@ -64,7 +64,7 @@ class Slow:
         self.allocator = new_allocator(len(self.streams))
         self.owners: list[list[tuple[int, int]]] = [[] for _ in range(OWNERS)]
         self.freed = [0] * OWNERS
-        self.clocks = [1] * len(self.streams)  # asking for the stream takes 1 ns
+        self.clocks = [0] * len(self.streams)
         self.steps = [self.steps_of(cpu, stream) for cpu, stream in enumerate(self.streams)]
 
         self.live = set(range(len(self.streams)))

@@ -135,6 +135,20 @@ def test_more_vcpus_than_cpus_wait_for_each_other() -> None:
     assert np.mean(fourth) == pytest.approx(2000, rel=0.1)
 
 
+def test_who_waits_for_a_cpu_is_in_nobodys_way() -> None:
+    """Of eight that fault on two CPUs, two execute at once: a fault grows by one other, and waits."""
+    figures = {
+        "cpus": {"value": 2, "source": "made up"},
+        "slice_ns": {"value": 1500, "source": "made up"},
+    }
+    cost = profile(fault_4k_ns=exactly(1000), fault_4k_growth_ppm={"value": 500_000, "source": "x"},
+                   **figures)  # fmt: skip
+    with backing(cost) as host:
+        eight = [host.touch(v, 1, 5, v) for v in range(8)]
+    grown = 1500
+    assert eight == [1000, grown, *(grown + 1500 * (n - 2) // 2 for n in range(3, 9))]
+
+
 def test_memory_beyond_what_the_host_ever_used_costs_an_outer_fault() -> None:
     """It is charged for pages above the host's high-water mark: not for other frames, and not
     for the same ones, within it."""

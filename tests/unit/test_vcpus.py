@@ -250,7 +250,7 @@ def test_sleep_ends_at_its_time_and_leaves_the_vcpu_to_others(guest: Guest) -> N
     """While one task sleeps, another on the same vCPU runs; busy time excludes sleep."""
     rows = [wait(500), alloc(0, 1, flags=ZEROED), until(5000), alloc(0, 1, flags=ZEROED)]
     guest.go({0: (0, rows), 1: (0, [work(300)])})
-    assert [now for now, *_ in guest.touched] == [501, 5000]
+    assert [now for now, *_ in guest.touched] == [500, 5000]
     assert guest.vcpus.task(1).busy_ns == 300
     assert guest.vcpus.task(0).busy_ns == 2 * 117
 
@@ -289,14 +289,14 @@ def test_a_notice_of_a_free_block_stops_the_run(guest: Guest) -> None:
         StopReason.REFILL,
     ]
     assert stops[1].cpu == 1
-    assert stops[1].now_ns == 1 + 1000 + 500
+    assert stops[1].now_ns == 1000 + 500
 
 
 def test_a_charge_delays_what_the_vcpu_does_next(guest: Guest) -> None:
     """The reporting worker takes a vCPU like any other thread."""
     guest.vcpus.charge(0, 100, 400)
     guest.go({0: (0, [alloc(0, 1, flags=ZEROED)]), 1: (1, [alloc(1, 1, flags=ZEROED)])})
-    assert [(now, cpu) for now, cpu, _, _ in guest.touched] == [(1, 1), (501, 0)]
+    assert [(now, cpu) for now, cpu, _, _ in guest.touched] == [(0, 1), (500, 0)]
 
 
 def test_an_interrupted_sleeper_wakes_at_once(guest: Guest) -> None:
@@ -305,7 +305,7 @@ def test_an_interrupted_sleeper_wakes_at_once(guest: Guest) -> None:
     guest.vcpus.interrupt(0, 10**6, chunk([free(0)]))
     stop = guest.vcpus.run(FOREVER)
     assert stop.reason == StopReason.REFILL
-    assert stop.now_ns == 10**6 + 4 * 50 + 1  # asking for more takes 1 ns
+    assert stop.now_ns == 10**6 + 4 * 50
     assert guest.vcpus.owned_pages(0) == 0
 
 
@@ -345,7 +345,7 @@ def test_a_stream_of_nothing_still_lets_time_pass(guest: Guest) -> None:
     while guest.vcpus.run(100).reason == StopReason.REFILL:
         guest.vcpus.refill(0, chunk([units(1)]))
         refills += 1
-    assert refills <= 100
+    assert refills <= 101, "asking for the first one takes no time"
 
 
 def report_everything(guest: Guest) -> None:
