@@ -132,9 +132,6 @@ class Machine:
         self.in_process = InProcess()
         self._random = Random(scenario.seed, STREAM_NOTIFICATIONS)
         self._host_costs = self.profile.host.native()
-        self.kick_exit_ns = self.profile.host.kick_ns.points[0]
-        self.interrupt_exit_ns = self.profile.host.interrupt_ns.points[0]
-        """What notifications take of a vCPU: the exit alone is their smallest cost."""
         self.device_ns = 0
         """What the device itself took for entries of its queues, beside its calls."""
         make = partial(create_backing, at_free=at_free, host=host, load=load, stopped=stopped)
@@ -186,6 +183,16 @@ class Machine:
             then(now_ns + cost_ns)
         else:
             self.host_cpus(now_ns, cost_ns, then)
+
+    @property
+    def kick_exit_ns(self) -> int:
+        """What a kick takes of its vCPU: the exit alone is its smallest cost."""
+        return self.profile.host.kick_ns.points[0]
+
+    @property
+    def interrupt_exit_ns(self) -> int:
+        """What an interrupt takes of its vCPU, as that."""
+        return self.profile.host.interrupt_ns.points[0]
 
     def draw_kick_ns(self) -> int:
         """From the end of the kick's exit, which the vCPU pays, to the device's work."""

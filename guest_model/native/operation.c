@@ -3,6 +3,7 @@
 #include "guest_model/native/known_zero.h"
 #include "guest_model/native/vcpu_state.h"
 
+#define MOST_ASKED 8u /* for operations, at one instant */
 #define GATHER_FOLIOS 15u
 #define GATHER_FIRST 8u
 #define GATHER_BATCH 510u
@@ -299,8 +300,11 @@ int fpr_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_index, uint3
     if (task->position >= task->length) {
         stop->reason = FPR_STOP_REFILL;
         stop->task = task_index;
-        if (task->asked_ns == cpu->clock_ns) /* a stream of nothing must not stand still */
+        task->asked = task->asked_ns == cpu->clock_ns ? task->asked + 1 : 0;
+        if (task->asked == MOST_ASKED) { /* a stream of nothing must not stand still */
             spend(cpu, task, 0, NO_FAULT);
+            task->asked = 0;
+        }
         task->asked_ns = cpu->clock_ns;
         return FPR_OK;
     }

@@ -40,6 +40,7 @@ struct fpr_task {
     uint32_t next;     /* task after this one on its vCPU, circular */
     uint64_t wake_ns;  /* not runnable before */
     uint64_t asked_ns; /* for operations, the last time */
+    uint32_t asked;    /* before, at that instant */
     struct fpr_taken taken;
     uint64_t failed_done; /* `done` and `pieces` of the operation that failed last */
     uint32_t failed_pieces;

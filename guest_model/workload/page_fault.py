@@ -17,7 +17,8 @@ from guest_model.workload.task import Task, anonymous, pages_of
 CHUNK_PAGES = 1 << 17
 MAX_ROUNDS = 4096
 """A chunk is as many rounds as write CHUNK_PAGES: Python is asked for one now and then only, and
-a process makes the first of them row by row."""
+a process makes the first of them row by row. The first chunk is one round, and the next ones are
+twice as many each: what the first rounds cost is then known apart from the rest."""
 
 
 class PageFault(Task):
@@ -58,9 +59,10 @@ class PageFault(Task):
         rows.append(free(mapping))
         most = max(1, min(CHUNK_PAGES // self.pages, MAX_ROUNDS))
         rounds = np.tile(chunk(rows), most)
-        left = self.iterations
+        left, grown = self.iterations, 1
         while left is None or left > 0:
-            now = most if left is None else min(left, most)
+            now = grown if left is None else min(left, grown)
+            grown = min(2 * grown, most)
             yield rounds[: now * len(rows)]
             left = None if left is None else left - now
         yield self.exit(first_owner)

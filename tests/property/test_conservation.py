@@ -60,7 +60,7 @@ def held_since_boot(series: Series) -> NDArray[np.int64]:
     gone = series["discarded_bytes"] + series["lazy_dropped_bytes"] + series["swap_out_bytes"]
     swap = series["swap_in_bytes"] + series["swap_drop_bytes"] + series["swapped_bytes"]
     assert (series["swap_out_bytes"] == swap).all()
-    return series["resident_bytes"] + gone - series["fault_bytes"]
+    return series["resident_bytes"] + gone - series["fault_bytes"] - series["swap_in_bytes"]
 
 
 @settings(max_examples=12, deadline=None)
@@ -149,3 +149,43 @@ sample_interval: INTERVAL
     saved = [overhead(run, runs[0])["saved_byte_seconds"] for run in runs]
     assert saved == [0, 0]
     assert int(runs[1].series["resident_bytes"].max()) < fine.resident_peak_bytes
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    size=st.integers(10, 90),
+    processes=st.integers(1, 3),
+    delay=st.sampled_from([10, 100]),
+    policy=st.sampled_from(["mainline", "none"]),
+)
+def test_the_time_of_a_vcpu_is_all_in_some_account(
+    size: int, processes: int, delay: int, policy: str
+) -> None:
+    """Loops leave their vCPU no rest: tasks and the worker together took all of the run."""
+    text = f"""
+guest: {{memory: 512MiB, vcpus: 1}}
+host: {{backing: {{kind: simulated, thp: false}}}}
+reporting: {{policy: {policy}, delay: {delay}ms}}
+phases: [{{run: [{{kind: page_fault, size: {size}MiB, processes: {processes}}}], duration: 800ms}}]
+"""
+    run = simulate(parse(text.encode(), "a.yaml", Path.cwd()))
+    work = run.phases[0].workloads[0]
+    assert work.busy_ns + run.worker_ns == run.end_ns
+    assert (run.worker_ns > 0) == (policy == "mainline")
+    assert work.paused_ns == 0
+    assert work.units_per_second == work.units * 10**9 * work.lived_ns // (
+        work.lived_ns * work.end_ns
+    )
+
+
+def test_a_pause_is_no_work() -> None:
+    """Of a second and a bit, the task slept a second: its rate is of the rest."""
+    text = """
+guest: {memory: 256MiB, vcpus: 1}
+reporting: {policy: none}
+phases: [{run: [{kind: memhog, size: 64MiB, repeat: 2, hold: 400ms, pause: 200ms}]}]
+"""
+    work = simulate(parse(text.encode(), "a.yaml", Path.cwd())).phases[0].workloads[0]
+    assert work.paused_ns == 10**9
+    assert work.lived_ns == work.end_ns == 10**9 + work.busy_ns
+    assert work.units_per_second == work.units * 10**9 // work.busy_ns

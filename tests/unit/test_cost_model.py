@@ -136,7 +136,7 @@ def test_more_vcpus_than_cpus_wait_for_each_other() -> None:
 
 
 def test_who_waits_for_a_cpu_is_in_nobodys_way() -> None:
-    """Of eight that fault on two CPUs, two execute at once: a fault grows by one other, and waits."""
+    """Of eight that fault on two CPUs, two execute at once: a fault grows by one other."""
     figures = {
         "cpus": {"value": 2, "source": "made up"},
         "slice_ns": {"value": 1500, "source": "made up"},
