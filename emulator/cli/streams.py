@@ -51,8 +51,8 @@ def open_closed() -> None:
             os.dup2(nowhere, number)
             os.close(nowhere)
         os.set_inheritable(number, True)
-        mode = "w" if number else "r"
-        setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+        if number:  # a command that reads standard input says that it is closed
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def make_patient() -> None:
