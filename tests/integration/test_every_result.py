@@ -150,7 +150,9 @@ def test_a_result_with_its_page(
     )
     if result == "json":
         assert json.loads(told.out) == document
-    assert document["complete"] == (not result.startswith("stopped"))
+    # Where no VM comes, both runs may be over before Ctrl-C is heard.
+    if (row["vms"], result) != ("none came", "stopped"):
+        assert document["complete"] == (not result.startswith("stopped"))
     check_page((out / "report.html").read_text(), document)
     if result == "trace, drawn again":
         assert (out / "trace.pftrace").stat().st_size > 100
