@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from emulator.native import ffi, lib
@@ -248,13 +248,18 @@ def test_two_calculations_agree(
 
 
 @given(st.integers(8, 80), st.sampled_from([10, 40]), st.integers(300, 700))
+@example(11, 10, 301)
 @settings(
     max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_a_loop_pays_for_its_first_round_once(
     profile: Path, size: int, delay: int, duration: int
 ) -> None:
-    """With as much work, the control has the same first touches and the guest's time a page."""
+    """With as much work, the control has the same first touches and the guest's time a page.
+
+    It does more work than the run, and may first use a page or two behind the run's last one:
+    those are not expected of it.
+    """
     text = f"""
 guest: {{memory: 128MiB, vcpus: 1, reserved: 16MiB, boot_used: 8MiB, thp: false}}
 host: {{costs: constant.yaml, backing: {{kind: simulated, thp: false}}}}
@@ -270,10 +275,11 @@ phases: [{{duration: {duration}ms, run: [{{kind: page_fault, size: {size}MiB}}]}
     refaults_ns = run.host.refaults_4k * COSTS["refault_4k"]
     faults_ns = run.host.first_faults_4k * COSTS["fault_4k"] + refaults_ns
     assert mine.fault_ns == faults_ns
-    assert found["fault_ns"] == faults_ns - first_ns
+    later_ns = found["fault_ns"] - (faults_ns - first_ns)
+    assert 0 <= later_ns <= 2 * COSTS["fault_4k"]
     own_ns = (other.busy_ns - first_ns) * mine.units // other.units
     assert found["guest_ns"] == mine.busy_ns - faults_ns - own_ns
-    expected = own_ns + first_ns
+    expected = own_ns + first_ns - later_ns
     assert found["runtime_ns"] == mine.busy_ns + run.worker_ns - expected
 
 
